@@ -1,0 +1,1 @@
+"""Preference alignment for text-to-speech: losses, model adapters, judges, mining and statistics."""
