@@ -1,0 +1,116 @@
+"""Audio in and out: files, the log-mel front end (F5-TTS's recipe at 16 kHz) and Griffin-Lim."""
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+SAMPLE_RATE = 16_000
+N_FFT = 1024
+HOP = 256
+N_MELS = 100
+MEL_FLOOR = 1e-5
+FRAME_RATE = SAMPLE_RATE / HOP
+
+log = logging.getLogger(__name__)
+
+
+class AudioError(ValueError):
+    """A recording that cannot be used; the message names the file and what is wrong with it."""
+
+
+def check_audio(samples: np.ndarray, name: str) -> np.ndarray:
+    """Return `samples` [N] as float32, or raise `AudioError` if empty, not finite or not mono."""
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1:
+        raise AudioError(f"{name}: expected mono samples [N], got shape {samples.shape}")
+    if samples.size == 0:
+        raise AudioError(f"{name}: holds no samples")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; write it again")
+    return samples
+
+
+def load_audio(path: str | Path, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Read a WAV, FLAC or Ogg file as mono float32 [N] at `rate`.
+
+    Stereo is averaged and another rate is resampled; both are said in the log.
+    Raises `AudioError` for a missing, truncated or unreadable file and for NaN samples.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such audio file")
+    try:
+        info = soundfile.info(path)
+        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{path}: cannot be decoded ({error}); is it truncated?") from error
+    if len(samples) < info.frames or truncated_wav(path):
+        raise AudioError(f"{path}: truncated, the header promises more audio than there is")
+    if samples.shape[1] > 1:
+        log.warning("%s: %d channels averaged to mono", path, samples.shape[1])
+    return resample(check_audio(samples.mean(axis=1), str(path)), found, rate, str(path))
+
+
+def truncated_wav(path: Path) -> bool:
+    """Whether a RIFF file is shorter than its header says (libsndfile reads such files in silence)."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head[:4] != b"RIFF":
+        return False
+    promised = int.from_bytes(head[4:8], "little")
+    return promised not in (0, 0xFFFFFFFF) and path.stat().st_size < promised + 8
+
+
+def resample(samples: np.ndarray, found: int, rate: int, name: str) -> np.ndarray:
+    """Resample [N] from `found` to `rate` Hz with torchaudio's windowed sinc."""
+    if found == rate:
+        return samples
+    log.warning("%s: resampled from %d to %d Hz", name, found, rate)
+    return torchaudio.functional.resample(torch.from_numpy(samples), found, rate).numpy()
+
+
+@lru_cache
+def _mel_transform() -> torchaudio.transforms.MelSpectrogram:
+    return torchaudio.transforms.MelSpectrogram(
+        sample_rate=SAMPLE_RATE, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, power=1.0
+    )
+
+
+def log_mel(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Log-mel spectrogram of samples [N] at 16 kHz: [T, 100], T = N // 256 + 1.
+
+    Magnitude, HTK scale, no filter norm, centred, natural log (F5-TTS `model/modules.py`).
+    """
+    samples = torch.as_tensor(samples, dtype=torch.float32)
+    return _mel_transform()(samples).clamp_min(MEL_FLOOR).log().T
+
+
+@lru_cache
+def _inverse_mel() -> torch.Tensor:
+    return torch.linalg.pinv(_mel_transform().mel_scale.fb)
+
+
+def griffin_lim(mel: torch.Tensor, iterations: int = 32, seed: int = 0) -> np.ndarray:
+    """Waveform [N] of a log-mel spectrogram [T, 100]: pseudo-inverse filter bank, then Griffin-Lim."""
+    magnitude = (mel.float().exp() @ _inverse_mel()).clamp_min(0).T
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wave = torchaudio.functional.griffinlim(
+            magnitude,
+            window=torch.hann_window(N_FFT),
+            n_fft=N_FFT,
+            hop_length=HOP,
+            win_length=N_FFT,
+            power=1.0,
+            n_iter=iterations,
+            momentum=0.99,
+            length=None,
+            rand_init=True,
+        )
+    peak = wave.abs().max().clamp_min(1.0)
+    return (wave / peak).numpy()
