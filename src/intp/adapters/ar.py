@@ -1,0 +1,227 @@
+"""Autoregressive TTS: a causal language model over phonemes, then speech tokens (ARS).
+
+Layout of the ARS relatives (UPSTREAM: Amphion `models/tts/debatts`, `T2SLlama`): speech tokens
+first in the vocabulary, then phonemes, then pad, bos/eos of the target, bos/eos of the phonemes;
+a sequence is `bos_phone, prompt and target phonemes, eos_phone, bos_target, prompt tokens, target
+tokens, eos_target`. Zero-shot: the reference recording and its text stand before the target.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from intp.adapters.base import Example, Prompt, Speech
+from intp.audio import griffin_lim, log_mel
+from intp.losses import IGNORE, ar_logps
+from intp.tokenizer import TOKEN_RATE, SpeechTokenizer
+
+
+@dataclass(frozen=True)
+class ARConfig:
+    """Vocabulary and sizes. `text_positions="rate"` spreads the phonemes' rotary positions at the
+    reference's speaking rate (tokens a phoneme), so that text and speech share one time axis;
+    `"plain"` counts them, as the published relatives do."""
+
+    tokens: int = 1000
+    phonemes: list[str] = field(default_factory=list)
+    separator: str = " "
+    text_positions: str = "rate"
+    tokens_per_phoneme: float = 1.75
+    model: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """Ids of pad, bos_target, eos_target, bos_phone and eos_phone, in upstream's order."""
+        first = self.tokens + len(self.phonemes)
+        names = ("pad", "bos_target", "eos_target", "bos_phone", "eos_phone")
+        return {name: first + i for i, name in enumerate(names)}
+
+
+class ARAdapter:
+    """Llama (or any causal LM configuration) on the tokens of `SpeechTokenizer`."""
+
+    def __init__(self, config: ARConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None):
+        self.config, self.tokenizer = config, tokenizer
+        self.ids = config.specials
+        self.phone_ids = {p: config.tokens + i for i, p in enumerate(config.phonemes)}
+        if model is None:
+            vocabulary = config.tokens + len(config.phonemes) + len(self.ids)
+            model = AutoModelForCausalLM.from_config(
+                LlamaConfig(vocab_size=vocabulary, **config.model), attn_implementation="sdpa"
+            )
+        self.model = model.eval()
+
+    def phones(self, text: str) -> list[int]:
+        """Ids of a phoneme string; a symbol the model never saw is an error that names it."""
+        unknown = sorted(set(text) - self.phone_ids.keys())
+        if unknown:
+            raise ValueError(f"phonemes {unknown} of {text!r} are unknown to this model")
+        return [self.phone_ids[p] for p in text]
+
+    def encode(self, samples: np.ndarray) -> Tensor:
+        """Speech [N] at 16 kHz to speech tokens [M], 31.25 a second."""
+        return self.tokenizer.tokens(log_mel(samples))
+
+    def decode(self, tokens: Tensor, reference_speech: np.ndarray) -> np.ndarray:
+        """Speech tokens to samples in the timbre of the reference; empty tokens give silence."""
+        if len(tokens) == 0:
+            return np.zeros(1600, dtype=np.float32)
+        return griffin_lim(self.tokenizer.speech(tokens, log_mel(reference_speech)))
+
+    def prefix(self, prompt: Prompt, prompt_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and rotary positions of everything before the first target token."""
+        ids, separator = self.ids, self.config.separator
+        before = self.phones(prompt.prompt_phonemes + separator) if len(prompt_tokens) else []
+        text = before + self.phones(prompt.target_phonemes)
+        rate = len(prompt_tokens) / len(before) if before else self.config.tokens_per_phoneme
+        sequence = [ids["bos_phone"], *text, ids["eos_phone"], ids["bos_target"]]
+        sequence = torch.cat([torch.tensor(sequence), prompt_tokens.cpu()])
+        return sequence, self.positions(len(text), len(prompt_tokens), rate)
+
+    def positions(self, phones: int, tokens: int, rate: float) -> Tensor:
+        """Rotary positions of bos_phone, phonemes, eos_phone, bos_target and `tokens` tokens."""
+        if self.config.text_positions == "plain":
+            return torch.arange(phones + 3 + tokens, dtype=torch.float32)
+        text = (torch.arange(phones + 2, dtype=torch.float32) - 0.5).clamp_min(0) * rate
+        return torch.cat([text, torch.arange(1 + tokens, dtype=torch.float32)])
+
+    def batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Right-padded `input_ids`, `position_ids`, `attention_mask` and `labels` [B, T].
+
+        labels[:, t] is the token that position t predicts: target tokens and eos_target only.
+        """
+        rows = []
+        for example in examples:
+            prompt_tokens = self.encode(example.prompt.reference_speech)
+            rows.append(self.sequence(*self.prefix(example.prompt, prompt_tokens), example.target))
+        return self.pad(rows)
+
+    def sequence(self, prefix: Tensor, positions: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """One training row: the target is fed, and predicted one step earlier."""
+        following = positions[-1] + 1 + torch.arange(len(target))
+        eos = torch.tensor([self.ids["eos_target"]])
+        labels = torch.cat([torch.full((len(prefix) - 1,), IGNORE), target.cpu(), eos])
+        return {
+            "input_ids": torch.cat([prefix, target.cpu()]),
+            "position_ids": torch.cat([positions, following]),
+            "labels": labels,
+        }
+
+    def pad(self, rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Pad rows on the right; padding is neither attended to nor counted."""
+        values = {"input_ids": self.ids["pad"], "position_ids": 0.0, "labels": IGNORE}
+        padded = {
+            key: pad_sequence([r[key] for r in rows], batch_first=True, padding_value=value)
+            for key, value in values.items()
+        }
+        lengths = torch.tensor([len(r["input_ids"]) for r in rows])
+        mask = torch.arange(padded["input_ids"].shape[1]) < lengths[:, None]
+        return padded | {"attention_mask": mask.long()}
+
+    def score(self, model: nn.Module, batch: dict[str, Tensor], reduction: str = "sum") -> Tensor:
+        """log p(y|x) [B] of Eq. 3 under `model`."""
+        inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
+        logits = model(**inputs, use_cache=False).logits
+        return ar_logps(logits.float(), batch["labels"], reduction)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: dict[str, Any], seeds: Sequence[int]
+    ) -> list[tuple[Tensor, bool]]:
+        """Target tokens and whether the model stopped by itself, for one batch of prompts.
+
+        `sampling`: temperature, top_k, top_p, max_seconds. Row i draws from seed i alone.
+        """
+        prefixes = [self.prefix(p, self.encode(p.reference_speech)) for p in prompts]
+        lengths = [len(ids) for ids, _ in prefixes]
+        width, steps = max(lengths), int(sampling["max_seconds"] * TOKEN_RATE)
+        ids = torch.full((len(prompts), width), self.ids["pad"])
+        positions, mask = torch.zeros(len(prompts), width), torch.zeros(len(prompts), width).long()
+        for i, (row, row_positions) in enumerate(prefixes):
+            ids[i, width - len(row) :] = row
+            positions[i, width - len(row) :] = row_positions
+            mask[i, width - len(row) :] = 1
+        draws = torch.stack(
+            [torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        )
+        last, cache, produced = positions[:, -1:], None, []
+        done = torch.zeros(len(prompts), dtype=torch.bool)
+        for step in range(steps):
+            out = self.model(
+                input_ids=ids, position_ids=positions, attention_mask=mask,
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            cache = out.past_key_values
+            ids = self.sample(out.logits[:, -1].float(), draws[:, step], sampling)
+            produced.append(ids)
+            done |= ids == self.ids["eos_target"]
+            if done.all():
+                break
+            ids, positions = ids[:, None], last + step + 1
+            mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+        grid = torch.stack(produced, dim=1)
+        ends = (grid == self.ids["eos_target"]).int()
+        stops = torch.where(ends.any(1), ends.argmax(1), grid.shape[1])
+        return [(grid[i, : stops[i]], bool(done[i])) for i in range(len(prompts))]
+
+    def sample(self, logits: Tensor, draws: Tensor, sampling: dict[str, Any]) -> Tensor:
+        """One token a row [B] by temperature, top-k and top-p, from uniform draws [B]."""
+        speech = torch.arange(logits.shape[1]) < self.config.tokens
+        speech[self.ids["eos_target"]] = True
+        logits = logits.masked_fill(~speech, -torch.inf)
+        values, order = logits.topk(min(sampling["top_k"], logits.shape[1]), dim=-1)
+        probabilities = (values / sampling["temperature"]).softmax(-1)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= sampling["top_p"], 0)
+        cumulative = probabilities.cumsum(-1)
+        chosen = torch.searchsorted(cumulative, draws[:, None] * cumulative[:, -1:], right=True)
+        return order.gather(1, chosen.clamp_max(order.shape[1] - 1)).squeeze(1)
+
+    def synthesise(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: dict[str, Any],
+        seeds: Sequence[int],
+        progress: str | None = None,
+    ) -> list[Speech]:
+        """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].target_phonemes))
+        speech: dict[int, Speech] = {}
+        size = sampling.get("batch_size", 32)
+        with tqdm(total=len(prompts), desc=progress, disable=progress is None, unit="utt") as bar:
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
+                answers = self.generate(
+                    [prompts[i] for i in rows], sampling, [seeds[i] for i in rows]
+                )
+                for i, (tokens, stopped) in zip(rows, answers, strict=True):
+                    samples = self.decode(tokens, prompts[i].reference_speech)
+                    speech[i] = Speech(samples, tokens, seeds[i], stopped)
+                bar.update(len(rows))
+        return [speech[i] for i in range(len(prompts))]
+
+    def save(self, path: Path) -> None:
+        """Write weights (bf16) and configuration to one safetensors file."""
+        weights = {k: v.to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
+        save_file(weights, path, metadata={"config": json.dumps(asdict(self.config))})
+
+    @classmethod
+    def load(cls, path: Path, tokenizer: SpeechTokenizer) -> "ARAdapter":
+        """Read what `save` wrote, in float32, strictly."""
+        with safe_open(path, "pt") as file:
+            config = ARConfig(**json.loads(file.metadata()["config"]))
+        adapter = cls(config, tokenizer)
+        weights = {k: v.float() for k, v in load_file(path).items()}
+        adapter.model.load_state_dict(weights, strict=True)
+        return adapter

@@ -1,0 +1,201 @@
+"""Pretraining of ARS: next-token loss, and guided attention until text and speech are aligned."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchaudio
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from intp.adapters.ar import ARAdapter
+from intp.corpus import Utterance
+from intp.losses import IGNORE
+from intp.pretraining.tokenizer import ctc_labels
+from intp.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
+
+STRETCHES = (1.0, 0.9, 1.1)
+SHIFTS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One version of an utterance: tokens [N], and for each the index of the phoneme it sounds."""
+
+    tokens: Tensor
+    phoneme: Tensor
+
+
+def align(tokenizer: SpeechTokenizer, vectors: Tensor, phonemes: str) -> Tensor:
+    """For each token, the index in `phonemes` of the symbol it sounds: Viterbi on the CTC head.
+
+    Tokens that the head calls blank go to the nearest symbol. vectors [N, D] -> [N].
+    """
+    sounding = [i for i, p in enumerate(phonemes) if ctc_labels(p)]
+    index = {p: i + 1 for i, p in enumerate(tokenizer.config.phonemes)}
+    labels = torch.tensor([[index[phonemes[i]] for i in sounding]])
+    logits = tokenizer.phoneme_logits(vectors[None], vectors.new_ones(1, len(vectors)))
+    path, _ = torchaudio.functional.forced_align(logits.log_softmax(-1), labels)
+    path = path[0]
+    starts = (path != 0) & torch.cat([torch.tensor([True]), path[1:] != path[:-1]])
+    peaks = starts.nonzero().squeeze(1)
+    nearest = (torch.arange(len(path))[:, None] - peaks).abs().argmin(1)
+    return torch.tensor(sounding)[nearest]
+
+
+@torch.inference_mode()
+def segments(
+    tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor]
+) -> dict[str, list[Segment]]:
+    """Six versions of every utterance: stretched in time by 0.9 to 1.1, shifted by a frame."""
+    made: dict[str, list[Segment]] = {}
+    for row in tqdm(rows, desc="tokens", mininterval=10):
+        made[row.id] = []
+        for stretch in STRETCHES:
+            mel = mels[row.id].float()
+            if stretch != 1.0:
+                mel = F.interpolate(mel.T[None], scale_factor=stretch, mode="linear")[0].T
+            for shift in SHIFTS:
+                even = mel[shift:][: (len(mel) - shift) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN]
+                even = tokenizer.normalise(even)[None]
+                mask = even.new_ones(1, even.shape[1] // FRAMES_PER_TOKEN)
+                vectors, codes = tokenizer.encode(even, mask)
+                if len(ctc_labels(row.phonemes)) > codes.shape[1]:
+                    continue
+                made[row.id].append(Segment(codes[0], align(tokenizer, vectors[0], row.phonemes)))
+    return made
+
+
+def cached_segments(
+    tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor], cache: Path
+) -> dict[str, list[Segment]]:
+    """`segments`, kept in `cache` as plain tensors."""
+    if not cache.is_file():
+        made = segments(tokenizer, rows, mels)
+        plain = {k: [(s.tokens.short(), s.phoneme.short()) for s in v] for k, v in made.items()}
+        torch.save(plain, cache.with_suffix(".partial"))
+        cache.with_suffix(".partial").replace(cache)
+    plain = torch.load(cache, weights_only=True)
+    return {k: [Segment(t.long(), p.long()) for t, p in v] for k, v in plain.items()}
+
+
+class ARTask:
+    """Batches of joined utterances of one voice, and the loss of a step.
+
+    The first utterance of a row plays the reference speech: its speaking rate sets the positions of
+    the text, so the model learns to read on in the manner of what stands before.
+    """
+
+    def __init__(
+        self,
+        adapter: ARAdapter,
+        rows: list[Utterance],
+        versions: dict[str, list[Segment]],
+        budget: int,
+        longest: int,
+        guidance_steps: int,
+    ):
+        self.adapter, self.budget, self.longest = adapter, budget, longest
+        self.guidance_steps = guidance_steps
+        self.versions = {r.id: versions[r.id] for r in rows if versions[r.id]}
+        self.rows = [r for r in rows if r.id in self.versions]
+        self.groups: dict[str, list[Utterance]] = {}
+        for row in self.rows:
+            self.groups.setdefault(max(row.voice, key=row.voice.get), []).append(row)
+        layers = adapter.model.config.num_hidden_layers
+        self.guided = (layers // 2 - 1, layers // 2)
+
+    def draw(self, count: int) -> dict[str, Tensor]:
+        """One row of `count` utterances: ids, positions, labels, and each label's phoneme."""
+        first = self.rows[int(torch.randint(len(self.rows), ()))]
+        group = self.groups[max(first.voice, key=first.voice.get)]
+        rows = [first] + [group[int(torch.randint(len(group), ()))] for _ in range(count - 1)]
+        version = int(torch.randint(len(STRETCHES), ())) * len(SHIFTS)
+        picks = [
+            self.versions[r.id][(version + int(torch.randint(len(SHIFTS), ()))) % len(self.versions[r.id])]
+            for r in rows
+        ]
+        separator = self.adapter.config.separator
+        text = separator.join(r.phonemes for r in rows)
+        starts = torch.tensor([0] + [len(r.phonemes) + len(separator) for r in rows[:-1]]).cumsum(0)
+        tokens = torch.cat([p.tokens for p in picks])
+        phoneme = torch.cat([p.phoneme + s for p, s in zip(picks, starts, strict=True)])
+        spread = 0.07 if count > 1 else 0.2
+        noise = 1 + spread * (2 * float(torch.rand(())) - 1)
+        rate = noise * len(picks[0].tokens) / len(rows[0].phonemes)
+        ids = self.adapter.ids
+        prefix = [ids["bos_phone"], *self.adapter.phones(text), ids["eos_phone"], ids["bos_target"]]
+        positions = self.adapter.positions(len(text), 0, rate)
+        row = self.adapter.sequence(torch.tensor(prefix), positions, tokens)
+        where = torch.cat([torch.full((len(prefix) - 1,), -1), phoneme + 1, torch.tensor([-1])])
+        return row | {"phoneme": where}
+
+    def corrupt(self, batch: dict[str, Tensor]) -> Tensor:
+        """Input ids with up to 30 % of the speech tokens of each row replaced at random."""
+        ids = batch["input_ids"]
+        share = 0.3 * torch.rand(len(ids), 1)
+        replace = (ids < self.adapter.config.tokens) & (torch.rand(ids.shape) < share)
+        return torch.where(replace, torch.randint(self.adapter.config.tokens, ids.shape), ids)
+
+    def make_batch(self, step: int) -> dict[str, Tensor]:
+        """The padded batch of a step; all its rows hold equally many utterances."""
+        count = 1 + int(torch.randint(self.longest, ()))
+        drawn = [self.draw(count)]
+        while sum(len(r["input_ids"]) for r in drawn) < self.budget:
+            drawn.append(self.draw(count))
+        batch = self.adapter.pad(drawn)
+        width = batch["labels"].shape[1]
+        batch["phoneme"] = torch.stack(
+            [F.pad(r["phoneme"], (0, width - len(r["phoneme"])), value=-1) for r in drawn]
+        )
+        return batch
+
+    def guidance(self, attentions: tuple[Tensor, ...], phoneme: Tensor) -> Tensor:
+        """-log of the mass that head 0 of the guided layers puts on the sounding phoneme +- 1."""
+        valid = phoneme > 0
+        near = phoneme[..., None] + torch.arange(-1, 2)
+        near = near.clamp(0, phoneme.shape[1] - 1)
+        total = attentions[0].new_zeros(())
+        for layer in self.guided:
+            mass = attentions[layer][:, 0].gather(-1, near).sum(-1)
+            total = total - mass[valid].clamp_min(1e-6).log().mean()
+        return total / len(self.guided)
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        model, batch = self.adapter.model, self.make_batch(step)
+        embedded = F.dropout(model.get_input_embeddings()(self.corrupt(batch)), 0.1)
+        guided = step < self.guidance_steps
+        out = model(
+            inputs_embeds=embedded,
+            position_ids=batch["position_ids"],
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+            output_attentions=guided,
+        )
+        loss = F.cross_entropy(out.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE)
+        parts = {"ce": loss.item()}
+        if guided:
+            guidance = self.guidance(out.attentions, batch["phoneme"])
+            parts["guidance"] = guidance.item()
+            loss = loss + max(0.05, 0.5 * (1 - step / self.guidance_steps)) * guidance
+        return loss, parts
+
+    @torch.inference_mode()
+    def held_out(self, rows: list[Utterance], versions: dict[str, list[Segment]]) -> float:
+        """Cross-entropy in nats a token of single utterances the training never saw."""
+        total, count = 0.0, 0
+        for start in range(0, len(rows), 32):
+            drawn = []
+            for row in rows[start : start + 32]:
+                tokens = versions[row.id][0].tokens
+                ids = self.adapter.ids
+                text = self.adapter.phones(row.phonemes)
+                prefix = torch.tensor([ids["bos_phone"], *text, ids["eos_phone"], ids["bos_target"]])
+                rate = len(tokens) / len(text)
+                positions = self.adapter.positions(len(text), 0, rate)
+                drawn.append(self.adapter.sequence(prefix, positions, tokens))
+            batch = self.adapter.pad(drawn)
+            total -= self.adapter.score(self.adapter.model, batch).sum().item()
+            count += int((batch["labels"] != IGNORE).sum())
+        return total / count

@@ -1,0 +1,91 @@
+"""Pretraining of the speech tokenizer: reconstruction and supervision by phonemes."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from intp.corpus import Utterance
+from intp.pretraining.loop import StepBatches
+from intp.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
+
+
+def ctc_labels(phonemes: str) -> str:
+    """Phonemes that sound: without stress marks, spaces and punctuation; tones stay."""
+    return "".join(c for c in phonemes if c not in "ˈˌ ,.!?;:—…\"'()“”")
+
+
+def pad_even(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Stack mels [T, 100] to [B, T', 100] with T' even, and the token mask [B, T'/2]."""
+    mels = [m[: len(m) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN] for m in mels]
+    lengths = torch.tensor([len(m) // FRAMES_PER_TOKEN for m in mels])
+    frames = pad_sequence(mels, batch_first=True)
+    mask = torch.arange(frames.shape[1] // FRAMES_PER_TOKEN) < lengths[:, None]
+    return frames, mask.float()
+
+
+class TokenizerTask:
+    """Reconstruction in the timbre of another utterance of the same voice, and CTC on the codes."""
+
+    def __init__(
+        self,
+        model: SpeechTokenizer,
+        rows: list[Utterance],
+        mels: dict[str, Tensor],
+        budget: int,
+        ctc_weight: float,
+        seed: int,
+    ):
+        self.model, self.rows, self.mels, self.ctc_weight = model, rows, mels, ctc_weight
+        self.index = {p: i + 1 for i, p in enumerate(model.config.phonemes)}
+        self.by_voice: dict[str, list[str]] = {}
+        for row in rows:
+            self.by_voice.setdefault(row.voice_name, []).append(row.id)
+        self.batch = StepBatches([len(mels[r.id]) for r in rows], budget, seed)
+
+    def mate(self, row: Utterance) -> Tensor:
+        """A mel to take the timbre from: another utterance of the voice, or a crop of this one."""
+        others = self.by_voice[row.voice_name]
+        pick = others[int(torch.randint(len(others), ()))]
+        mel = self.mels[pick].float()
+        if pick != row.id:
+            return mel[:200]
+        size = max(40, len(mel) // 2)
+        start = int(torch.randint(max(1, len(mel) - size), ()))
+        return mel[start : start + size]
+
+    def losses(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
+        """L1 on the normalised mel and CTC in nats a label, of one batch."""
+        model = self.model
+        frames, mask = pad_even([self.mels[r.id].float() for r in rows])
+        reference, reference_mask = pad_even([self.mate(r) for r in rows])
+        target = model.normalise(frames)
+        vectors, _ = model.encode(target, mask)
+        timbre = model.embed_timbre(model.normalise(reference), reference_mask)
+        wide = mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
+        error = (model.decode(vectors, timbre, mask) - target).abs() * wide
+        reconstruction = error.sum() / (wide.sum() * error.shape[-1])
+        labels = [torch.tensor([self.index[c] for c in ctc_labels(r.phonemes)]) for r in rows]
+        ctc = F.ctc_loss(
+            model.phoneme_logits(vectors, mask).log_softmax(-1).transpose(0, 1),
+            torch.cat(labels),
+            mask.sum(1).long(),
+            torch.tensor([len(x) for x in labels]),
+            zero_infinity=True,
+        )
+        return reconstruction, ctc
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = [self.rows[i] for i in self.batch(step)]
+        reconstruction, ctc = self.losses(rows)
+        parts = {"l1": reconstruction.item(), "ctc": ctc.item()}
+        return reconstruction + self.ctc_weight * ctc, parts
+
+
+def fit_mel_statistics(model: SpeechTokenizer, mels: dict[str, Tensor]) -> None:
+    """Set the tokenizer's per-band mean and deviation from a sample of the corpus."""
+    sample = torch.cat([m.float() for m in list(mels.values())[::10]])
+    model.mel_mean.copy_(sample.mean(0))
+    model.mel_std.copy_(sample.std(0).clamp_min(math.exp(-4)))
