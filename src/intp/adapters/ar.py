@@ -160,7 +160,7 @@ class ARAdapter:
         for step in range(steps):
             out = self.model(
                 input_ids=ids, position_ids=positions, attention_mask=mask,
-                past_key_values=cache, use_cache=True, logits_to_keep=1,
+                cache=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
             cache = out.past_key_values
             ids = self.sample(out.logits[:, -1].float(), draws[:, step], sampling)

@@ -1,0 +1,125 @@
+"""From a pair table to an aligned checkpoint: what the notebooks of Section 4 call."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from intp.adapters.base import Adapter, Example
+from intp.mining import shuffled_preferences
+from intp.params import Params
+from intp.paths import WORK
+from intp.prompts import load_prompts
+from intp.speech import read_speech, read_targets
+from intp.trainer import Pair, Recipe, train
+
+VARIANTS = ("intp", "shuffled", "sft")
+
+
+def load_pairs(
+    pairs: pd.DataFrame,
+    prompts: pd.DataFrame,
+    speech: Mapping[str, Path],
+    adapter: Adapter,
+    native: str | None = None,
+) -> list[Pair]:
+    """The rows of a pair table as `Pair`s for `adapter`.
+
+    `speech` maps a model to the folder of its speech. Answers of the model named `native` keep the
+    representation they were sampled in; all others are encoded from their audio, as the paper's
+    data set of recordings must be. Raises ValueError naming an answer or a prompt that is missing.
+    """
+    wanted = {name: set() for name in speech}
+    for role in ("chosen", "rejected"):
+        for model, name in zip(pairs[f"{role}_model"], pairs[role], strict=True):
+            if model not in wanted:
+                raise ValueError(f"{name}: no speech folder for model {model!r}")
+            wanted[model].add(name)
+    targets: dict[str, Tensor] = {}
+    for model, names in wanted.items():
+        if model == native:
+            targets |= {k: v for k, v in read_targets(speech[model]).items() if k in names}
+        else:
+            targets |= {k: adapter.encode(x) for k, x in read_speech(speech[model], names)}
+    used = prompts[prompts["id"].isin(set(pairs["prompt"]))]
+    known = {p.id: p for p in load_prompts(used)}
+    made = []
+    for row in pairs.itertuples():
+        for name in (row.chosen, row.rejected):
+            if name not in targets:
+                raise ValueError(f"{row.pair}: speech {name} is missing")
+        if row.prompt not in known:
+            raise ValueError(f"{row.pair}: prompt {row.prompt} is missing")
+        prompt = known[row.prompt]
+        made.append(
+            Pair(
+                row.pair,
+                Example(prompt, targets[row.chosen]),
+                Example(prompt, targets[row.rejected]),
+            )
+        )
+    return made
+
+
+def recipe(params: Params, model: str, variant: str) -> Recipe:
+    """The training recipe of `dpo.<model>`; the SFT control shares it but for the loss."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant: expected one of {VARIANTS}, got {variant!r}")
+    spec = params.dpo[model]
+    return Recipe(
+        method="sft" if variant == "sft" else "dpo",
+        beta=spec.beta,
+        lr=spec.lr,
+        warmup_steps=spec.warmup_steps,
+        epochs=spec.epochs,
+        batch_pairs=spec.batch_pairs,
+        weight_decay=spec.weight_decay,
+        clip=spec.clip,
+        seed=params.seed,
+    )
+
+
+def align(
+    adapter: Adapter,
+    pairs: list[Pair],
+    rule: Recipe,
+    out: Path,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Train `adapter` on `pairs`, write its weights to `out` whole, return the log by step.
+
+    The work directory is keyed by recipe and pairs, so a killed run resumes and another recipe
+    never meets its state.
+    """
+    work = WORK / "align" / out.stem / fingerprint(adapter, pairs, rule)
+    log = train(adapter, pairs, rule, work, progress)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    adapter.save(out.with_suffix(".partial"))
+    out.with_suffix(".partial").replace(out)
+    return pd.DataFrame(log)
+
+
+def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:
+    """A short hash of what a run depends on."""
+    digest = hashlib.sha256(json.dumps(vars(rule), sort_keys=True).encode())
+    for pair in pairs:
+        digest.update(pair.id.encode())
+        for example in (pair.chosen, pair.rejected):
+            digest.update(example.target.numpy().tobytes())
+    for name, weight in sorted(adapter.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().to(torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def variant_pairs(pairs: pd.DataFrame, model: str, variant: str, params: Params) -> pd.DataFrame:
+    """The pairs of a run: at most `dpo.<model>.pairs` of them, as mined or, for the negative
+    control, with their preferences shuffled."""
+    limit = params.dpo[model].pairs
+    if limit is not None and limit < len(pairs):
+        pairs = pairs.sample(n=limit, random_state=params.seed).sort_index()
+    return shuffled_preferences(pairs, params.seed) if variant == "shuffled" else pairs

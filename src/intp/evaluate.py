@@ -1,0 +1,117 @@
+"""Speak a set of prompts with one model and judge the answers: the instrument of every table.
+
+`python -m intp.evaluate --model NAME --prompts FILE.parquet --out DIR`
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from intp.adapters.base import Adapter
+from intp.audio import log_mel
+from intp.corpus import read_audio
+from intp.judges import build_quality, build_recogniser, build_similarity
+from intp.models import load_adapter
+from intp.params import Params, load_params
+from intp.prompts import load_prompts, read_prompts
+from intp.score import judge_speech
+from intp.speech import sample_seed
+
+
+def references(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Reference recordings by prompt id."""
+    return {p.id: p.reference_speech for p in load_prompts(frame)}
+
+
+def judge(
+    audio: dict[str, np.ndarray],
+    frame: pd.DataFrame,
+    params: Params,
+    progress: str | None = None,
+    quality: bool = True,
+) -> pd.DataFrame:
+    """Judge one answer a prompt; the prompt's set, direction and voice stay beside the scores."""
+    scores = judge_speech(
+        audio,
+        frame,
+        build_recogniser(params.judges),
+        build_similarity(params.judges.similarity) if quality else None,
+        build_quality(params.judges.quality) if quality else None,
+        references=references(frame) if quality else None,
+        progress=progress,
+    )
+    kept = ["id", "set", "direction", "voice", "target_lang"]
+    return frame[kept].merge(scores, on="id", validate="one_to_one")
+
+
+def speak(
+    adapter: Adapter, frame: pd.DataFrame, sampling: dict, seed: int, progress: str | None = None
+) -> dict[str, np.ndarray]:
+    """One answer a prompt with the evaluation's sampling, by prompt id."""
+    prompts = load_prompts(frame)
+    seeds = [sample_seed(p.id, 0, seed) for p in prompts]
+    answers = adapter.synthesise(prompts, sampling, seeds, progress)
+    return {p.id: a.samples for p, a in zip(prompts, answers, strict=True)}
+
+
+def evaluate(
+    adapter: Adapter, frame: pd.DataFrame, sampling: dict, params: Params, progress: str | None = None
+) -> pd.DataFrame:
+    """Scores of one model on `frame`, one row a prompt."""
+    return judge(speak(adapter, frame, sampling, params.seed, progress), frame, params, progress)
+
+
+def topline(frame: pd.DataFrame, recordings: Path, params: Params) -> dict[str, pd.DataFrame]:
+    """Scores of the recordings of the target texts, and of the same through the tokenizer.
+
+    Only prompts whose recording exists take part; the tokenizer's timbre comes from the prompt's
+    reference, as it does for a model. Raises ValueError if no recording matches.
+    """
+    from intp.audio import griffin_lim
+    from intp.models import load_tokenizer
+
+    audio = dict(read_audio(recordings, set(frame["id"])))
+    frame = frame[frame["id"].isin(audio)]
+    if frame.empty:
+        raise ValueError(f"{recordings}: holds no recording of these prompts")
+    tokenizer, timbre = load_tokenizer(), references(frame)
+    through = {
+        name: griffin_lim(tokenizer.speech(tokenizer.tokens(log_mel(x)), log_mel(timbre[name])))
+        for name, x in audio.items()
+    }
+    return {
+        "recording": judge(audio, frame, params, "recordings"),
+        "recording through tokenizer": judge(through, frame, params, "through tokenizer"),
+    }
+
+
+def write_scores(scores: pd.DataFrame, path: Path) -> None:
+    """Write scores as CSV, whole; five decimals, so that they are small and read the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores.round(5).to_csv(path.with_suffix(".partial"), index=False, lineterminator="\n")
+    path.with_suffix(".partial").replace(path)
+
+
+def main() -> None:
+    """Evaluate one model on a prompt file; writes <name>.csv under --out."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, help="weights other than the model's own")
+    parser.add_argument("--name", help="name of the score file (default: MODEL-base)")
+    arguments = parser.parse_args()
+    params = load_params()
+    adapter = load_adapter(arguments.model, params, arguments.checkpoint)
+    sampling = params.sampling[arguments.model].evaluation
+    scores = evaluate(adapter, read_prompts(arguments.prompts), sampling, params, arguments.model)
+    path = arguments.out / f"{arguments.name or arguments.model + '-base'}.csv"
+    write_scores(scores, path)
+    print(scores.groupby(["set", "direction"])[["wer", "error"]].mean().round(2))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`python -m intp.pretraining tokenizer|ars`: one frozen stage, resumable, its log and cost kept.
+
+A finished run leaves `checkpoints/<name>.safetensors`, `results/pretraining/<name>.jsonl` and a
+row of `results/pretraining.csv`.
+"""
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from intp.adapters.ar import ARAdapter, ARConfig
+from intp.corpus import Utterance, mel_cache, read_manifest
+from intp.models import load_tokenizer
+from intp.params import Params, load_params
+from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
+from intp.pretraining.ar import ARTask, cached_segments
+from intp.pretraining.loop import Schedule, pretrain
+from intp.pretraining.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
+from intp.tokenizer import SpeechTokenizer, TokenizerConfig
+
+HELD_OUT = 150
+
+
+def schedule(params: Params, name: str) -> Schedule:
+    """The schedule of `pretraining.<name>`."""
+    spec = params.pretraining[name]
+    return Schedule(spec.steps, spec.lr, spec.warmup, save_every=spec.save_every, seed=params.seed)
+
+
+def corpus() -> tuple[list[Utterance], dict[str, torch.Tensor]]:
+    """Training utterances and their log-mels."""
+    folder = DATA / "corpus"
+    return read_manifest(folder), mel_cache(folder, WORK / "mels.pt")
+
+
+def train_tokenizer(params: Params, work: Path) -> None:
+    """Pretrain the speech tokenizer."""
+    spec = params.pretraining["tokenizer"]
+    rows, mels = corpus()
+    symbols = sorted({c for row in rows for c in ctc_labels(row.phonemes)})
+    torch.manual_seed(params.seed)
+    model = SpeechTokenizer(TokenizerConfig(phonemes=symbols))
+    fit_mel_statistics(model, mels)
+    task = TokenizerTask(model, rows, mels, spec.budget, spec.weights["ctc"], params.seed)
+    pretrain(model, task, schedule(params, "tokenizer"), work, "tokenizer")
+    model.save(work / "tokenizer.safetensors")
+
+
+def train_ars(params: Params, work: Path) -> None:
+    """Pretrain ARS on the tokenizer's codes."""
+    spec = params.pretraining["ars-mini"]
+    rows, mels = corpus()
+    versions = cached_segments(load_tokenizer(), rows, mels, work / "segments.pt")
+    symbols = sorted({c for row in rows for c in row.phonemes})
+    config = ARConfig(phonemes=symbols, model=params.models["ars"].config)
+    torch.manual_seed(params.seed)
+    adapter = ARAdapter(config, load_tokenizer())
+    adapter.model.set_attn_implementation("eager")  # the guided loss reads attention weights
+    held = [row for row in rows[-HELD_OUT:] if versions[row.id]]
+    guided = int(spec.steps * spec.weights["guided_share"])
+    task = ARTask(adapter, rows[:-HELD_OUT], versions, spec.budget, 5, guided)
+    pretrain(
+        adapter.model, task, schedule(params, "ars-mini"), work, "ars-mini",
+        lambda: {"held_out": round(task.held_out(held, versions), 4)},
+    )  # fmt: skip
+    adapter.save(work / "ars-mini.safetensors")
+
+
+STAGES: dict[str, Callable[[Params, Path], None]] = {
+    "tokenizer": train_tokenizer,
+    "ars-mini": train_ars,
+}
+
+
+def record(name: str, log: pd.DataFrame) -> None:
+    """Upsert the stage's row of `results/pretraining.csv`."""
+    path = ROOT / "results" / "pretraining.csv"
+    row = {
+        "stage": name,
+        "steps": int(log["step"].iloc[-1]),
+        "seconds": float(log["seconds"].iloc[-1]),
+        "device": "cuda" if torch.cuda.is_available() else f"cpu x{torch.get_num_threads()}",
+    }
+    old = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(row))
+    table = pd.concat([old[old["stage"] != name], pd.DataFrame([row])])
+    table.sort_values("stage").to_csv(path, index=False, lineterminator="\n")
+
+
+def main() -> None:
+    """Run one pretraining stage to its end and put its results in place."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("stage", choices=sorted(STAGES))
+    name = parser.parse_args().stage
+    work = WORK / "pretrain" / name
+    STAGES[name](load_params(), work)
+    logs = ROOT / "results" / "pretraining"
+    for folder in (CHECKPOINTS, logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / f"{name}.safetensors", CHECKPOINTS)
+    shutil.copy(work / "log.jsonl", logs / f"{name}.jsonl")
+    record(name, pd.read_json(work / "log.jsonl", lines=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Synthesised speech on disk: FLAC shards and a manifest, made whole and resumable by shard.
+
+`python -m intp.speech --model ars --prompts PROMPTS.parquet --out DIR` speaks every prompt with
+every mining sampling of the model (Appendix A.3.1).
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from intp.adapters.base import Adapter, Prompt
+from intp.audio import SAMPLE_RATE
+from intp.corpus import read_audio, write_shard
+from intp.mining import sampling_label
+from intp.models import load_adapter
+from intp.params import load_params
+from intp.paths import WORK
+from intp.prompts import load_prompts, read_prompts
+
+SHARD = 120
+
+
+def sample_seed(prompt: str, number: int, seed: int) -> int:
+    """The seed of one sampling, keyed to its prompt: no batch or shard changes what is drawn."""
+    digest = hashlib.sha256(f"{seed}/{prompt}/{number}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
+
+
+def synthesise_shards(
+    adapter: Adapter,
+    model: str,
+    frame: pd.DataFrame,
+    samplings: list[dict],
+    seed: int,
+    out: Path,
+    key: str,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Speak every prompt of `frame` with every sampling; move the finished folder to `out`.
+
+    `key` names what the speech depends on besides the prompts (the weights): with it, a killed run
+    finds its finished shards under `.work/`.
+    """
+    jobs = [(i, k) for i in range(len(frame)) for k in range(len(samplings))]
+    digest = hashlib.sha256(
+        json.dumps([model, key, seed, samplings, frame.to_json(orient="split")]).encode()
+    ).hexdigest()
+    work = WORK / "speech" / digest[:16]
+    work.mkdir(parents=True, exist_ok=True)
+    prompts = load_prompts(frame)
+    for number, start in enumerate(range(0, len(jobs), SHARD)):
+        rows = work / f"shard-{number:04d}.parquet"
+        if not rows.is_file():
+            part = jobs[start : start + SHARD]
+            label = f"{progress} {start}/{len(jobs)}" if progress else None
+            _shard(adapter, model, prompts, samplings, part, seed, rows, label)
+    manifest = pd.concat([pd.read_parquet(p) for p in sorted(work.glob("*.parquet"))])
+    manifest = manifest.reset_index(drop=True)
+    for rows in work.glob("*.parquet"):
+        rows.unlink()
+    manifest.to_parquet(work / "manifest.parquet", index=False)
+    if out.exists():
+        shutil.rmtree(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(work, out)
+    return manifest
+
+
+def _shard(
+    adapter: Adapter,
+    model: str,
+    prompts: list[Prompt],
+    samplings: list[dict],
+    jobs: list[tuple[int, int]],
+    seed: int,
+    rows: Path,
+    progress: str | None,
+) -> None:
+    """Speak `jobs` (prompt, sampling); the audio is written first, the rows last, both whole."""
+    made: list[dict] = []
+    audio: list[tuple[str, np.ndarray]] = []
+    for k in sorted({k for _, k in jobs}):
+        mine = [i for i, n in jobs if n == k]
+        seeds = [sample_seed(prompts[i].id, k, seed) for i in mine]
+        answers = adapter.synthesise([prompts[i] for i in mine], samplings[k], seeds, progress)
+        for i, speech in zip(mine, answers, strict=True):
+            name = f"{model}-{prompts[i].id}-{k}"
+            audio.append((name, speech.samples))
+            made.append(
+                {
+                    "id": name,
+                    "prompt": prompts[i].id,
+                    "model": model,
+                    "sample": k,
+                    "sampling": sampling_label(samplings[k]),
+                    "seed": speech.seed,
+                    "shard": rows.with_suffix(".tar").name,
+                    "seconds": len(speech.samples) / SAMPLE_RATE,
+                    "stopped": speech.stopped,
+                    "target": speech.target.numpy(),
+                }
+            )
+    write_shard(rows.with_suffix(".tar"), iter(audio), SAMPLE_RATE, "flac")
+    pd.DataFrame(made).to_parquet(rows.with_suffix(".partial"), index=False)
+    rows.with_suffix(".partial").replace(rows)
+
+
+def read_speech(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (id, samples) of synthesised speech."""
+    return read_audio(folder, wanted)
+
+
+def read_targets(folder: Path) -> dict[str, torch.Tensor]:
+    """The models' own representation of each sample, by id."""
+    rows = pd.read_parquet(folder / "manifest.parquet", columns=["id", "target"])
+    return {row.id: torch.tensor(row.target) for row in rows.itertuples()}
+
+
+def file_key(path: Path) -> str:
+    """A short hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def main() -> None:
+    """Speak the mining prompts with one model."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--prompts", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    params = load_params()
+    frame = read_prompts(arguments.prompts)
+    adapter = load_adapter(arguments.model, params)
+    samplings = params.sampling[arguments.model].mining
+    key = params.models[arguments.model].checkpoint
+    synthesise_shards(
+        adapter, arguments.model, frame, samplings, params.seed, arguments.out, key, "speech"
+    )
+
+
+if __name__ == "__main__":
+    main()

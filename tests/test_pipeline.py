@@ -1,0 +1,39 @@
+"""dvc.yaml lists what its stages really read, and nothing it should not."""
+
+import json
+
+import pytest
+
+from intp.deps import expected, stages
+from intp.paths import NOTEBOOKS, ROOT
+
+LIVE = {name: stage for name, stage in stages().items() if not stage.get("frozen")}
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_a_stage_depends_on_the_code_it_imports(name: str):
+    listed = {d for d in LIVE[name]["deps"] if d.startswith(("src/", "notebooks/"))}
+    assert listed == set(expected(LIVE[name]["cmd"]))
+
+
+def test_no_stage_writes_into_data_and_none_depends_on_a_report():
+    for name, stage in stages().items():
+        outs = [next(iter(o)) if isinstance(o, dict) else o for o in stage["outs"]]
+        assert not [o for o in outs if o.startswith(("data", "reports"))], name
+        assert not [d for d in stage["deps"] if d.startswith("reports")], name
+
+
+def test_every_notebook_opens_with_its_section_and_ends_with_what_must_hold():
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        first = "".join(cells[0]["source"])
+        assert first.startswith("# ") and ("Section" in first or "Appendix" in first), path.name
+        assert "assert " in "".join(cells[-1]["source"]), path.name
+        for cell in cells:
+            assert "def " not in "".join(cell["source"]) or cell["cell_type"] == "markdown", path.name
+
+
+def test_frozen_stages_are_pretraining_only():
+    frozen = {n for n, s in stages().items() if s.get("frozen")}
+    assert frozen == {"tokenizer", "ars-mini"}
+    assert (ROOT / "data.dvc").is_file()

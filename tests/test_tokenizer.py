@@ -1,0 +1,72 @@
+"""The tokenizer's codes and the corpus loop's promises."""
+
+import torch
+
+from intp.pretraining.ar import align
+from intp.pretraining.loop import Schedule, StepBatches, pretrain
+from intp.tokenizer import FSQ, SpeechTokenizer
+
+
+def test_fsq_codes_and_values_are_each_others_inverse():
+    fsq = FSQ([8, 5, 5, 5])
+    codes = torch.arange(1000)
+    values = fsq.values(codes)
+    assert fsq.size == 1000 and values.unique(dim=0).shape[0] == 1000
+    quantised, found = fsq(torch.randn(2000, 4) * 3)
+    assert torch.allclose(fsq.values(found), quantised)
+    assert found.unique().numel() > 500
+
+
+def test_padding_changes_no_valid_token(tokenizer: SpeechTokenizer):
+    mel = torch.randn(1, 40, 100)
+    alone, _ = tokenizer.encode(mel, torch.ones(1, 20))
+    padded = torch.cat([mel, torch.randn(1, 20, 100)], dim=1)
+    mask = torch.cat([torch.ones(1, 20), torch.zeros(1, 10)], dim=1)
+    vectors, _ = tokenizer.encode(padded, mask)
+    assert torch.allclose(vectors[:, :20], alone, atol=1e-5)
+    timbre = tokenizer.embed_timbre(padded, mask)
+    assert torch.allclose(timbre, tokenizer.embed_timbre(mel, torch.ones(1, 20)), atol=1e-5)
+    speech = tokenizer.decode(vectors, timbre, mask)[:, :40]
+    assert torch.allclose(speech, tokenizer.decode(alone, timbre, torch.ones(1, 20)), atol=1e-4)
+
+
+def test_alignment_is_monotonic_and_covers_the_text(tokenizer: SpeechTokenizer):
+    phoneme = align(tokenizer, torch.randn(20, 4), "ab cd.")
+    assert (phoneme.diff() >= 0).all()
+    assert phoneme.unique().tolist() == [0, 1, 3, 4]
+
+
+def test_an_epoch_visits_every_utterance_once_within_the_budget():
+    lengths = [7, 30, 12, 5, 18, 9, 22]
+    batch = StepBatches(lengths, 60, seed=0)
+    seen, step = [], 0
+    while len(seen) < len(lengths):
+        rows = batch(step)
+        assert max(lengths[i] for i in rows) * len(rows) <= 60
+        seen += rows
+        step += 1
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_a_killed_pretraining_ends_as_one_never_killed(tmp_path):
+    def run(folder, stops: list[int]) -> torch.Tensor:
+        for stop in stops:
+            torch.manual_seed(3)
+            model = torch.nn.Linear(4, 1)
+
+            def loss(step: int, model: torch.nn.Linear = model, stop: int = stop):
+                if step == stop:
+                    raise KeyboardInterrupt
+                value = (model(torch.randn(8, 4)) - 1).square().mean()
+                return value, {"mse": value.item()}
+
+            schedule = Schedule(steps=30, lr=1e-2, warmup=2, save_every=5)
+            try:
+                pretrain(model, loss, schedule, folder, "line")
+            except KeyboardInterrupt:
+                continue
+        return model.weight.detach()
+
+    whole = run(tmp_path / "whole", [-1])
+    killed = run(tmp_path / "killed", [7, 13, 28, -1])
+    assert torch.equal(whole, killed)

@@ -1,0 +1,125 @@
+"""Alignment starts at log 2, learns true preferences and not shuffled ones, resumes byte for byte."""
+
+import copy
+import math
+
+import pytest
+import torch
+from conftest import make_prompt
+
+from intp.adapters.ar import ARAdapter
+from intp.adapters.base import Example
+from intp.trainer import Pair, Recipe, reference_scores, step_loss, train
+
+QUICK = Recipe(beta=0.1, lr=3e-3, warmup_steps=4, batch_pairs=4, epochs=2, save_every=2)
+
+
+def preferences(count: int, shuffled: bool = False) -> list[Pair]:
+    """Chosen answers are made of low codes, rejected ones of high codes; both random."""
+    pairs = []
+    for i in range(count):
+        draw = torch.Generator().manual_seed(i)
+        prompt = make_prompt(f"p{i}", "abcd"[: 1 + i % 4], 0.3)
+        chosen = torch.randint(0, 20, (6 + i % 3,), generator=draw)
+        rejected = torch.randint(20, 40, (6 + (i + 1) % 3,), generator=draw)
+        if shuffled and i % 2:
+            chosen, rejected = rejected, chosen
+        pairs.append(Pair(f"pair{i}", Example(prompt, chosen), Example(prompt, rejected)))
+    return pairs
+
+
+def held_out_accuracy(policy: ARAdapter, reference: ARAdapter, pairs: list[Pair]) -> float:
+    known = reference_scores(reference, pairs, 8)
+    return step_loss(policy, policy.model, pairs, known, QUICK)[1]["accuracy"]
+
+
+def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, tmp_path):
+    held_out = preferences(60)[40:]
+    found = {}
+    for shuffled in (False, True):
+        policy = copy.deepcopy(adapter)
+        log = train(policy, preferences(40, shuffled), QUICK, tmp_path / str(shuffled))
+        assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+        assert log[0]["margin"] == pytest.approx(0, abs=1e-3)
+        found[shuffled] = held_out_accuracy(policy, adapter, held_out)
+    assert found[False] >= 0.9
+    assert found[True] < found[False]
+
+
+def test_the_reference_gets_no_gradient(adapter: ARAdapter):
+    pairs = preferences(3)
+    reference = copy.deepcopy(adapter)
+    known = reference_scores(reference, pairs, 4)
+    step_loss(adapter, adapter.model, pairs, known, QUICK)[0].backward()
+    assert all(p.grad is None for p in reference.model.parameters())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.model.parameters())
+
+
+def test_equal_answers_give_no_gradient(adapter: ARAdapter):
+    pair = preferences(1)[0]
+    same = [Pair("same", pair.chosen, pair.chosen)]
+    step_loss(adapter, adapter.model, same, reference_scores(adapter, same, 1), QUICK)[0].backward()
+    assert max(p.grad.abs().max() for p in adapter.model.parameters()) < 1e-6
+
+
+def test_swapping_roles_flips_the_margin(adapter: ARAdapter):
+    reference = copy.deepcopy(adapter)
+    with torch.no_grad():
+        for p in adapter.model.parameters():
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+    pairs = preferences(4)
+    swapped = [Pair(p.id, p.rejected, p.chosen) for p in pairs]
+    margins = [
+        step_loss(adapter, adapter.model, rows, reference_scores(reference, rows, 4), QUICK)[1]["margin"]
+        for rows in (pairs, swapped)
+    ]
+    assert margins[0] == pytest.approx(-margins[1], abs=1e-4)
+
+
+def test_a_killed_run_ends_as_one_never_killed(adapter: ARAdapter, tmp_path, monkeypatch):
+    import intp.trainer as trainer
+
+    whole, killed = copy.deepcopy(adapter), None
+    train(whole, preferences(16), QUICK, tmp_path / "whole")
+    for stop in (1, 5, None):
+        killed = copy.deepcopy(adapter)
+        count = 0
+
+        def stepped(*arguments, stop: int | None = stop):
+            nonlocal count
+            count += 1
+            if stop is not None and count > stop:
+                raise KeyboardInterrupt
+            return step_loss(*arguments)
+
+        monkeypatch.setattr(trainer, "step_loss", stepped)
+        try:
+            train(killed, preferences(16), QUICK, tmp_path / "killed")
+        except KeyboardInterrupt:
+            continue
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, killed.model.state_dict()[name]), name
+
+
+def test_sft_raises_the_likelihood_of_the_chosen(adapter: ARAdapter, tmp_path):
+    recipe = Recipe(method="sft", lr=1e-3, warmup_steps=2, batch_pairs=4, epochs=2)
+    log = train(adapter, preferences(16), recipe, tmp_path)
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_nothing_to_train_on_is_an_error(adapter: ARAdapter, tmp_path):
+    with pytest.raises(ValueError, match="no pairs"):
+        train(adapter, [], QUICK, tmp_path)
+
+
+def test_the_schedule_is_the_papers():
+    recipe = Recipe(warmup_steps=4000)
+    assert recipe.rate(3999) == 1
+    assert recipe.rate(1999) == pytest.approx(0.5)
+    assert recipe.rate(15999) == pytest.approx(0.5)
+
+
+def test_a_pair_answers_one_prompt():
+    a, b = preferences(2)
+    with pytest.raises(ValueError, match="different prompts"):
+        Pair("x", a.chosen, b.rejected)
