@@ -64,7 +64,10 @@ def read_audio(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[s
 
 
 def write_shard(path: Path, audio: Iterator[tuple[str, np.ndarray]], rate: int, form: str) -> None:
-    """Write (id, samples) as one tar of Opus (`form="opus"`) or FLAC files; byte-stable, whole."""
+    """Write (id, samples) as one tar of Opus (`form="opus"`) or FLAC files, whole.
+
+    FLAC is byte-stable; an Ogg stream has a random serial number, so Opus is not.
+    """
     settings = {"opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}[form]
     partial = path.with_suffix(".partial")
     with tarfile.open(partial, "w") as tar:

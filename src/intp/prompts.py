@@ -12,7 +12,12 @@ from intp.params import Params
 from intp.paths import DATA, ROOT
 from intp.phonemes import phonemise
 
-DIRECTIONS = {"en2en": ("en", "en"), "zh2zh": ("zh", "zh"), "zh2en": ("zh", "en"), "en2zh": ("en", "zh")}
+DIRECTIONS = {
+    "en2en": ("en", "en"),
+    "zh2zh": ("zh", "zh"),
+    "zh2en": ("zh", "en"),
+    "en2zh": ("en", "zh"),
+}
 PROMPT_COLUMNS = [
     "id", "split", "text_type", "set", "direction", "target_text", "target_lang", "target_phonemes",
     "prompt_text", "prompt_lang", "prompt_phonemes", "reference", "reference_corpus", "voice",
@@ -89,7 +94,9 @@ def mining_prompts(params: Params) -> pd.DataFrame:
         texts = target_texts(sentences, lang, size, params.seed + offset)
         texts = texts.head(limits.mining)
         pool = pd.Series(references[spoken]).sample(
-            n=len(texts), random_state=params.seed + offset, replace=len(texts) > len(references[spoken])
+            n=len(texts),
+            random_state=params.seed + offset,
+            replace=len(texts) > len(references[spoken]),
         )
         for number, (text, reference) in enumerate(zip(texts.itertuples(), pool, strict=True)):
             made.append(
@@ -116,10 +123,11 @@ def mining_prompts(params: Params) -> pd.DataFrame:
 
 
 def held_out_prompts(split: str, per_direction: int, sets: Sequence[str]) -> pd.DataFrame:
-    """The first items of each direction of a frozen set: `split` is development or evaluation."""
+    """The first items of each set and direction: `split` is development or evaluation."""
     folder = DATA / split
     items = pd.read_json(folder / "items.jsonl", lines=True)
-    items = items[items["set"].isin(sets)].groupby("direction", sort=False).head(per_direction)
+    items = items[items["set"].isin(sets)]
+    items = items.groupby(["set", "direction"], sort=False).head(per_direction)
     references = {r.id: r for r in read_manifest(folder / "references")}
     missing = sorted(set(items["reference"]) - references.keys())
     if missing:

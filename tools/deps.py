@@ -1,6 +1,6 @@
 """Which files under src/ a notebook or module imports, so that `dvc.yaml` depends on those alone.
 
-`python -m intp.deps` prints what every stage of `dvc.yaml` should list.
+`python -m tools.deps` prints what every stage of `dvc.yaml` should list.
 """
 
 import ast
