@@ -43,7 +43,9 @@ def test_padding_order_and_batch_mates_change_nothing(adapter: ARAdapter, prompt
 def test_generation_depends_on_the_seed_alone(adapter: ARAdapter, prompts: list):
     sampling = {"temperature": 1.0, "top_k": 20, "top_p": 1.0, "max_seconds": 1.0}
     together = adapter.generate(prompts, sampling, [7, 8, 9])
-    alone = [adapter.generate([p], sampling, [s])[0] for p, s in zip(prompts, (7, 8, 9), strict=True)]
+    alone = [
+        adapter.generate([p], sampling, [s])[0] for p, s in zip(prompts, (7, 8, 9), strict=True)
+    ]
     other = adapter.generate(prompts, sampling, [17, 18, 19])
     for (a, _), (b, _) in zip(together, alone, strict=True):
         assert torch.equal(a, b)
@@ -61,7 +63,9 @@ def test_generated_tokens_have_the_probability_that_score_gives(adapter: ARAdapt
     assert torch.equal(allowed[first : first + len(tokens)].argmax(1), tokens)
 
 
-def test_a_model_that_never_stops_is_cut_and_said_so(adapter: ARAdapter, prompts: list, monkeypatch):
+def test_a_model_that_never_stops_is_cut_and_said_so(
+    adapter: ARAdapter, prompts: list, monkeypatch
+):
     monkeypatch.setattr(adapter, "sample", lambda logits, *_: torch.full((len(logits),), 7))
     sampling = {"temperature": 0.1, "top_k": 1, "top_p": 1.0, "max_seconds": 0.4}
     tokens, stopped = adapter.generate(prompts[:1], sampling, [0])[0]

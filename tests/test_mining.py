@@ -88,7 +88,9 @@ RULE = {"resamples": 300, "level": 0.95, "seed": 0}
 
 def test_averages_weigh_languages_then_sets_equally():
     # the paper's regular 3.96 is the mean of 3.55 and 4.37 though one set has twice the samples
-    frame = scores({("regular", "en"): [3.55] * 2, ("regular", "zh"): [4.37] * 4, ("x", "en"): [0.0]})
+    frame = scores(
+        {("regular", "en"): [3.55] * 2, ("regular", "zh"): [4.37] * 4, ("x", "en"): [0.0]}
+    )
     regular = stratified_mean(frame[frame["set"] == "regular"], "error", **RULE)
     assert regular.value == pytest.approx(3.96) and regular.n == 6
     assert stratified_mean(frame, "error", **RULE).value == pytest.approx(1.98)
@@ -98,7 +100,9 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
     generator, hits = np.random.default_rng(0), 0
     for _ in range(60):
         values = generator.normal(10, 5, 30)
-        frame = scores({("regular", "en"): values.tolist()}).assign(voice=[str(i) for i in range(30)])
+        frame = scores({("regular", "en"): values.tolist()}).assign(
+            voice=[str(i) for i in range(30)]
+        )
         found = stratified_mean(frame, "error", resamples=200, level=0.9, seed=1)
         hits += found.low <= 10 <= found.high
     assert 45 <= hits <= 60

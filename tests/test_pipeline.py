@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from intp.deps import expected, stages
+from tools.deps import expected, stages
 from intp.paths import NOTEBOOKS, ROOT
 
 LIVE = {name: stage for name, stage in stages().items() if not stage.get("frozen")}
@@ -30,7 +30,9 @@ def test_every_notebook_opens_with_its_section_and_ends_with_what_must_hold():
         assert first.startswith("# ") and ("Section" in first or "Appendix" in first), path.name
         assert "assert " in "".join(cells[-1]["source"]), path.name
         for cell in cells:
-            assert "def " not in "".join(cell["source"]) or cell["cell_type"] == "markdown", path.name
+            assert "def " not in "".join(cell["source"]) or cell["cell_type"] == "markdown", (
+                path.name
+            )
 
 
 def test_frozen_stages_are_pretraining_only():

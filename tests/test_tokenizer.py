@@ -2,8 +2,8 @@
 
 import torch
 
-from intp.pretraining.ar import align
-from intp.pretraining.loop import Schedule, StepBatches, pretrain
+from zoo.ars import align
+from zoo.loop import Schedule, StepBatches, pretrain
 from intp.tokenizer import FSQ, SpeechTokenizer
 
 
@@ -31,7 +31,7 @@ def test_padding_changes_no_valid_token(tokenizer: SpeechTokenizer):
 
 
 def test_alignment_is_monotonic_and_covers_the_text(tokenizer: SpeechTokenizer):
-    phoneme = align(tokenizer, torch.randn(20, 4), "ab cd.")
+    phoneme = align(tokenizer, torch.randn(20, 5), "ab cd.")
     assert (phoneme.diff() >= 0).all()
     assert phoneme.unique().tolist() == [0, 1, 3, 4]
 

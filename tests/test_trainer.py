@@ -70,7 +70,9 @@ def test_swapping_roles_flips_the_margin(adapter: ARAdapter):
     pairs = preferences(4)
     swapped = [Pair(p.id, p.rejected, p.chosen) for p in pairs]
     margins = [
-        step_loss(adapter, adapter.model, rows, reference_scores(reference, rows, 4), QUICK)[1]["margin"]
+        step_loss(adapter, adapter.model, rows, reference_scores(reference, rows, 4), QUICK)[1][
+            "margin"
+        ]
         for rows in (pairs, swapped)
     ]
     assert margins[0] == pytest.approx(-margins[1], abs=1e-4)

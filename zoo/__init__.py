@@ -1,1 +1,1 @@
-"""Pretraining of the mini models (frozen DVC stages; `python -m intp.pretraining NAME`)."""
+"""The mini zoo: how the small models were pretrained (frozen DVC stages; `python -m zoo NAME`)."""

@@ -1,4 +1,4 @@
-"""`python -m intp.pretraining tokenizer|ars`: one frozen stage, resumable, its log and cost kept.
+"""`python -m zoo tokenizer|ars`: one frozen stage, resumable, its log and cost kept.
 
 A finished run leaves `checkpoints/<name>.safetensors`, `results/pretraining/<name>.jsonl` and a
 row of `results/pretraining.csv`.
@@ -17,9 +17,9 @@ from intp.corpus import Utterance, mel_cache, read_manifest
 from intp.models import load_tokenizer
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
-from intp.pretraining.ar import ARTask, cached_segments
-from intp.pretraining.loop import Schedule, pretrain
-from intp.pretraining.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
+from zoo.ars import ARTask, cached_segments
+from zoo.loop import Schedule, pretrain
+from zoo.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
 from intp.tokenizer import SpeechTokenizer, TokenizerConfig
 
 HELD_OUT = 150

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from intp.losses import IGNORE
-from intp.pretraining.tokenizer import ctc_labels
-from intp.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
+from zoo.tokenizer import ctc_labels, pad_even
+from intp.tokenizer import SpeechTokenizer
 
 STRETCHES = (1.0, 0.9, 1.1)
 SHIFTS = (0, 1)
@@ -27,16 +27,15 @@ class Segment:
     phoneme: Tensor
 
 
-def align(tokenizer: SpeechTokenizer, vectors: Tensor, phonemes: str) -> Tensor:
+def align(tokenizer: SpeechTokenizer, logits: Tensor, phonemes: str) -> Tensor:
     """For each token, the index in `phonemes` of the symbol it sounds: Viterbi on the CTC head.
 
-    Tokens that the head calls blank go to the nearest symbol. vectors [N, D] -> [N].
+    Tokens that the head calls blank go to the nearest symbol. CTC logits [N, symbols + 1] -> [N].
     """
     sounding = [i for i, p in enumerate(phonemes) if ctc_labels(p)]
     index = {p: i + 1 for i, p in enumerate(tokenizer.config.phonemes)}
     labels = torch.tensor([[index[phonemes[i]] for i in sounding]])
-    logits = tokenizer.phoneme_logits(vectors[None], vectors.new_ones(1, len(vectors)))
-    path, _ = torchaudio.functional.forced_align(logits.log_softmax(-1), labels)
+    path, _ = torchaudio.functional.forced_align(logits[None].log_softmax(-1), labels)
     path = path[0]
     starts = (path != 0) & torch.cat([torch.tensor([True]), path[1:] != path[:-1]])
     peaks = starts.nonzero().squeeze(1)
@@ -44,27 +43,42 @@ def align(tokenizer: SpeechTokenizer, vectors: Tensor, phonemes: str) -> Tensor:
     return torch.tensor(sounding)[nearest]
 
 
+def versions(mel: Tensor) -> list[Tensor]:
+    """Six versions of a log-mel [T, 100]: stretched in time by 0.9 to 1.1, shifted by a frame."""
+    made = []
+    for stretch in STRETCHES:
+        longer = mel.T[None]
+        if stretch != 1.0:
+            longer = F.interpolate(longer, scale_factor=stretch, mode="linear")
+        made += [longer[0].T[shift:] for shift in SHIFTS]
+    return made
+
+
 @torch.inference_mode()
 def segments(
     tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor]
 ) -> dict[str, list[Segment]]:
-    """Six versions of every utterance: stretched in time by 0.9 to 1.1, shifted by a frame."""
-    made: dict[str, list[Segment]] = {}
-    for row in tqdm(rows, desc="tokens", mininterval=10):
-        made[row.id] = []
-        for stretch in STRETCHES:
-            mel = mels[row.id].float()
-            if stretch != 1.0:
-                mel = F.interpolate(mel.T[None], scale_factor=stretch, mode="linear")[0].T
-            for shift in SHIFTS:
-                even = mel[shift:][: (len(mel) - shift) // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN]
-                even = tokenizer.normalise(even)[None]
-                mask = even.new_ones(1, even.shape[1] // FRAMES_PER_TOKEN)
-                vectors, codes = tokenizer.encode(even, mask)
-                if len(ctc_labels(row.phonemes)) > codes.shape[1]:
-                    continue
-                made[row.id].append(Segment(codes[0], align(tokenizer, vectors[0], row.phonemes)))
-    return made
+    """Tokens and alignment of all versions of every utterance.
+
+    A version with too few tokens for its sounding symbols cannot be aligned and is left out.
+    """
+    jobs = [(row, mel) for row in rows for mel in versions(mels[row.id].float())]
+    made: dict[str, list[Segment | None]] = {row.id: [None] * 6 for row in rows}
+    place = [i % 6 for i in range(len(jobs))]
+    order = sorted(range(len(jobs)), key=lambda i: len(jobs[i][1]))
+    for start in tqdm(range(0, len(order), 64), desc="tokens", mininterval=10):
+        picked = order[start : start + 64]
+        frames, mask = pad_even([jobs[i][1] for i in picked])
+        vectors, codes = tokenizer.encode(tokenizer.normalise(frames), mask)
+        logits = tokenizer.phoneme_logits(vectors, mask)
+        for k, i in enumerate(picked):
+            row, count = jobs[i][0], int(mask[k].sum())
+            labels = ctc_labels(row.phonemes)
+            # CTC needs a blank between equal neighbours
+            if count >= len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False)):
+                phoneme = align(tokenizer, logits[k, :count], row.phonemes)
+                made[row.id][place[i]] = Segment(codes[k, :count].clone(), phoneme)
+    return {name: [s for s in found if s is not None] for name, found in made.items()}
 
 
 def cached_segments(
@@ -113,7 +127,9 @@ class ARTask:
         rows = [first] + [group[int(torch.randint(len(group), ()))] for _ in range(count - 1)]
         version = int(torch.randint(len(STRETCHES), ())) * len(SHIFTS)
         picks = [
-            self.versions[r.id][(version + int(torch.randint(len(SHIFTS), ()))) % len(self.versions[r.id])]
+            self.versions[r.id][
+                (version + int(torch.randint(len(SHIFTS), ()))) % len(self.versions[r.id])
+            ]
             for r in rows
         ]
         separator = self.adapter.config.separator
@@ -173,7 +189,9 @@ class ARTask:
             use_cache=False,
             output_attentions=guided,
         )
-        loss = F.cross_entropy(out.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE)
+        loss = F.cross_entropy(
+            out.logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE
+        )
         parts = {"ce": loss.item()}
         if guided:
             guidance = self.guidance(out.attentions, batch["phoneme"])
@@ -191,7 +209,9 @@ class ARTask:
                 tokens = versions[row.id][0].tokens
                 ids = self.adapter.ids
                 text = self.adapter.phones(row.phonemes)
-                prefix = torch.tensor([ids["bos_phone"], *text, ids["eos_phone"], ids["bos_target"]])
+                prefix = torch.tensor(
+                    [ids["bos_phone"], *text, ids["eos_phone"], ids["bos_target"]]
+                )
                 rate = len(tokens) / len(text)
                 positions = self.adapter.positions(len(text), 0, rate)
                 drawn.append(self.adapter.sequence(prefix, positions, tokens))

@@ -57,7 +57,11 @@ def speak(
 
 
 def evaluate(
-    adapter: Adapter, frame: pd.DataFrame, sampling: dict, params: Params, progress: str | None = None
+    adapter: Adapter,
+    frame: pd.DataFrame,
+    sampling: dict,
+    params: Params,
+    progress: str | None = None,
 ) -> pd.DataFrame:
     """Scores of one model on `frame`, one row a prompt."""
     return judge(speak(adapter, frame, sampling, params.seed, progress), frame, params, progress)

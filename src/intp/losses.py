@@ -29,9 +29,7 @@ def ar_logps(logits: Tensor, labels: Tensor, reduction: str = "sum") -> Tensor:
     text, the prompt speech and the padding, do not count.
     """
     counted = labels != IGNORE
-    logps = -F.cross_entropy(
-        logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none"
-    )
+    logps = -F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORE, reduction="none")
     return _reduce(logps, counted, reduction)
 
 

@@ -31,5 +31,7 @@ def load_adapter(name: str, params: Params, path: Path | None = None) -> Adapter
 def checkpoint(path: Path) -> Path:
     """`path` if it is there; else FileNotFoundError that says where it comes from."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; `dvc pull` fetches the pretrained ones")
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; `dvc pull` fetches the pretrained ones"
+        )
     return path

@@ -47,7 +47,8 @@ def marked(reference: str, transcript: str, lang: str) -> str:
 def listen(rows: Iterable[dict[str, object]]) -> HTML:
     """A table of texts and players: arrays become players, everything else is shown as it is."""
     cells = [
-        {k: audio_tag(v) if isinstance(v, np.ndarray) else v for k, v in row.items()} for row in rows
+        {k: audio_tag(v) if isinstance(v, np.ndarray) else v for k, v in row.items()}
+        for row in rows
     ]
     return HTML(pd.DataFrame(cells).to_html(escape=False, index=False, border=0))
 

@@ -21,7 +21,7 @@ from intp.corpus import read_audio, write_shard
 from intp.mining import sampling_label
 from intp.models import load_adapter
 from intp.params import load_params
-from intp.paths import WORK
+from intp.paths import ROOT, WORK
 from intp.prompts import load_prompts, read_prompts
 
 SHARD = 120
@@ -139,7 +139,7 @@ def main() -> None:
     frame = read_prompts(arguments.prompts)
     adapter = load_adapter(arguments.model, params)
     samplings = params.sampling[arguments.model].mining
-    key = params.models[arguments.model].checkpoint
+    key = file_key(ROOT / params.models[arguments.model].checkpoint)
     synthesise_shards(
         adapter, arguments.model, frame, samplings, params.seed, arguments.out, key, "speech"
     )

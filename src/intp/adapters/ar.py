@@ -51,7 +51,9 @@ class ARConfig:
 class ARAdapter:
     """Llama (or any causal LM configuration) on the tokens of `SpeechTokenizer`."""
 
-    def __init__(self, config: ARConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None):
+    def __init__(
+        self, config: ARConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None
+    ):
         self.config, self.tokenizer = config, tokenizer
         self.ids = config.specials
         self.phone_ids = {p: config.tokens + i for i, p in enumerate(config.phonemes)}
