@@ -1,0 +1,42 @@
+# Every path is relative and every call is `python -m …`: the folder's name may hold spaces.
+SCALE ?= mini
+PYTHON ?= python3.11
+# `make PY=python …` uses an environment that is already active.
+PY ?= .venv/bin/python
+ENV := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
+STAGE ?=
+
+.PHONY: repro test lab verify compare lint scale
+
+repro: $(ENV)
+	"$(PY)" -m intp.nb clean notebooks/*.ipynb
+	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m intp.scale frozen)
+	"$(PY)" -m intp.scale run $(SCALE) -- "$(PY)" -m dvc repro --force-downstream
+	"$(PY)" -m intp.compare $(SCALE) || echo "see above: not all of it is as committed"
+
+test: $(ENV)
+	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m intp.scale frozen)
+	"$(PY)" -m pytest
+
+lab: $(ENV)
+	JUPYTER_CONFIG_PATH="$$PWD/configs/jupyter" "$(PY)" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
+
+verify: $(ENV)
+	"$(PY)" -m intp.verify $(STAGE)
+
+compare: $(ENV)
+	"$(PY)" -m intp.compare $(SCALE)
+
+lint: $(ENV)
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+
+scale: $(ENV)
+	"$(PY)" -m intp.scale use $(SCALE)
+
+.venv/installed: requirements.txt pyproject.toml configs/webrtcvad/pyproject.toml
+	$(PYTHON) -m venv .venv
+	@echo "installing requirements.txt into .venv (5.5 GB, some minutes)"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@

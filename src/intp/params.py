@@ -1,0 +1,200 @@
+"""Every knob of an experiment, read from one YAML file a scale and checked before anything runs.
+
+YAML is read by the parser DVC uses (YAML 1.2), so that a stage's parameters and ours agree:
+`1e-4` is a number, `off` and `no` are text, and a name written twice is an error.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from ruamel.yaml import YAML, YAMLError
+
+from intp.paths import PARAMS, ROOT
+
+Scale = Literal["smoke", "mini", "study", "paper"]
+SCALES: tuple[str, ...] = get_args(Scale)
+
+
+def _ascending(pair: list[float]) -> list[float]:
+    if pair[0] > pair[1]:
+        raise ValueError("expected the smaller number first")
+    return pair
+
+
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+TWO = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
+Range = Annotated[list[Positive], *TWO]
+CountRange = Annotated[list[Count], *TWO]
+Free = dict[str, Any]
+
+STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+checked = dataclass(frozen=True, kw_only=True, config=STRICT)
+FAULTS = {"unexpected_keyword_argument": "unknown name", "missing": "missing name"}
+
+
+class ParamsError(ValueError):
+    """A parameter that is unknown, missing, of the wrong type or out of range; names the file."""
+
+
+@checked
+class Prompts:
+    """How many prompts a direction (en2en, zh2zh, zh2en, en2zh), and of which length."""
+
+    mining: Count
+    development: Count
+    evaluation: Count
+    reference_seconds: Range
+    words: CountRange
+    characters: CountRange
+
+
+@checked
+class Judges:
+    """Who transcribes, who compares voices, who rates quality, and how they are fed."""
+
+    recogniser: Text
+    recogniser_zh: Text
+    context_seconds: Annotated[float, Field(gt=0, le=30)]
+    batch_size: Count
+    mixed_language: Text
+    similarity: Text
+    quality: Text
+
+
+@checked
+class Model:
+    """One system: which adapter reads which checkpoint, and what the adapter is told."""
+
+    adapter: Text
+    checkpoint: Text
+    config: Free
+
+
+@checked
+class Sampling:
+    """One set of sampling settings for each candidate in mining, one for evaluation."""
+
+    mining: Annotated[list[Free], Field(min_length=2)]
+    evaluation: Free
+
+
+@checked
+class Mining:
+    """Which two candidates of a prompt become a pair (A.3.1)."""
+
+    threshold: NotNegative
+    threshold_unit: Literal["percentage points"]
+    measure: Literal["error", "wer"]
+    clamp: Positive
+    chosen_at_most: NotNegative | None
+
+
+@checked
+class DPO:
+    """Alignment of one model (Appendix D)."""
+
+    beta: Positive
+    lr: Rate
+    warmup_steps: Whole
+    epochs: Count
+    batch_pairs: Count
+    pairs: Count | None
+    weight_decay: NotNegative
+    clip: Positive
+
+
+@checked
+class Statistics:
+    """Bootstrap resamples and the level of every interval."""
+
+    resamples: Annotated[int, Field(ge=100)]
+    level: Rate
+
+
+@checked
+class Pretraining:
+    """One frozen stage; `budget` is a batch's size, `weights` the loss terms."""
+
+    steps: Count
+    lr: Rate
+    warmup: Count
+    budget: Count
+    save_every: Count
+    weights: dict[str, NotNegative]
+
+
+@checked
+class Params:
+    """All of it. A new knob is a new field here and a line in every file under params/."""
+
+    scale: Scale
+    seed: Whole
+    prompts: Prompts
+    judges: Judges
+    models: dict[str, Model]
+    sampling: dict[str, Sampling]
+    mining: Mining
+    dpo: dict[str, DPO]
+    statistics: Statistics
+    pretraining: dict[str, Pretraining]
+
+    @model_validator(mode="after")
+    def _known_models(self) -> "Params":
+        for block in ("sampling", "dpo"):
+            if unknown := sorted(getattr(self, block).keys() - self.models.keys()):
+                raise ValueError(f"{block}: {unknown} not among the models {sorted(self.models)}")
+        return self
+
+
+def read_params(path: Path, overrides: Mapping[str, object] | None = None) -> Params:
+    """Read and check one file; `overrides` replaces values by dotted name ("dpo.ars.beta").
+
+    Raises ParamsError with every fault: file, dotted name, what is expected and what is there.
+    """
+    name = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    try:
+        values = YAML(typ="safe").load(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ParamsError(f"{name}: no such file") from error
+    except YAMLError as error:
+        raise ParamsError(f"{name}: not valid YAML: {error}") from error
+    for dotted, value in (overrides or {}).items():
+        *above, last = dotted.split(".")
+        block: Any = values
+        for key in above:
+            block = block.get(key) if isinstance(block, dict) else None
+        if not isinstance(block, dict) or last not in block:
+            raise ParamsError(f"override {dotted}: unknown name; {name} has no such parameter")
+        block[last] = value
+    try:
+        # As JSON, since in strict mode only JSON may turn a mapping into a dataclass.
+        return TypeAdapter(Params).validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{name}: {line}" for line in _explain(error))) from error
+
+
+def load_params(scale: str | None = None, overrides: Mapping[str, object] | None = None) -> Params:
+    """The scale in force (params.yaml), or params/<scale>.yaml. Raises ParamsError."""
+    params = read_params(PARAMS / f"{scale}.yaml" if scale else ROOT / "params.yaml", overrides)
+    if scale not in (None, params.scale):
+        raise ParamsError(f"params/{scale}.yaml: scale: expected {scale}, found {params.scale}")
+    return params
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors():
+        text = FAULTS.get(fault["type"])
+        if text is None:
+            found = json.dumps(fault["input"], default=str, ensure_ascii=False)
+            text = fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            text += f", found {found}" if len(found) < 60 else ""
+        yield ": ".join(part for part in (".".join(map(str, fault["loc"])), text) if part)

@@ -1,0 +1,118 @@
+"""Parameters are checked before anything runs, and a fault names file, name and expectation."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from intp.params import SCALES, ParamsError, load_params, read_params
+from intp.paths import PARAMS, ROOT
+
+
+def faulty(overrides: dict[str, object]) -> str:
+    with pytest.raises(ParamsError) as error:
+        load_params("mini", overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_scale_loads(scale: str):
+    assert load_params(scale).scale == scale
+
+
+def test_the_scale_in_force_as_committed_is_mini():
+    in_force = load_params().scale
+    assert (ROOT / "params.yaml").read_bytes() == (PARAMS / f"{in_force}.yaml").read_bytes()
+
+
+def test_paper_scale_holds_the_paper_s_settings():
+    params = load_params("paper")
+    ars = params.dpo["ars"]
+    assert (ars.beta, ars.lr, ars.warmup_steps, ars.epochs) == (0.1, 5e-6, 4000, 1)
+    sampled = params.sampling["ars"].mining
+    assert [s["temperature"] for s in sampled] == [0.4, 0.6, 0.8, 1.0, 1.2]
+    assert {(s["top_k"], s["top_p"]) for s in sampled} == {(20, 1.0)}
+    judges = params.judges
+    assert (judges.recogniser, judges.recogniser_zh) == ("whisper-large-v3", "paraformer-zh")
+    assert (judges.similarity, judges.quality) == ("wavlm-tdnn", "utmos")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("dpo.ars.beta", "1e-4", 'dpo.ars.beta: expected a valid number, found "1e-4"'),
+        ("dpo.ars.beta", True, "dpo.ars.beta: expected a valid number, found true"),
+        ("dpo.ars.beta", -1, "dpo.ars.beta: expected greater than 0, found -1"),
+        ("dpo.ars.beta", float("nan"), "dpo.ars.beta: expected a finite number"),
+        ("dpo.ars.pairs", "no", 'dpo.ars.pairs: expected a valid integer, found "no"'),
+        ("seed", 1.5, "seed: expected a valid integer, found 1.5"),
+        ("seed", True, "seed: expected a valid integer, found true"),
+        ("seed", -1, "seed: expected greater than or equal to 0, found -1"),
+        ("scale", "huge", "scale: expected 'smoke', 'mini', 'study' or 'paper'"),
+        ("judges", 3, "judges: expected an object, found 3"),
+        ("mining.measure", "cer", "mining.measure: expected 'error' or 'wer'"),
+        ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
+        ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
+        ("models", {}, "sampling: ['ars'] not among the models []"),
+    ],
+)
+def test_a_fault_names_file_field_and_expectation(name: str, value: object, expected: str):
+    message = faulty({name: value})
+    assert message.startswith("params/mini.yaml: ")
+    assert expected in message
+
+
+def test_unknown_and_missing_names_are_told_together():
+    message = faulty({"statistics": {"resample": 200, "level": 0.95}})
+    assert "statistics.resample: unknown name" in message
+    assert "statistics.resamples: missing name" in message
+
+
+@pytest.mark.parametrize("name", ["dpo.ars.betta", "dpo.arz.beta", "seed.x", "nothing"])
+def test_an_override_of_an_unknown_name_is_an_error(name: str):
+    assert f"override {name}: unknown name" in faulty({name: 1})
+
+
+def test_an_override_reaches_dataclasses_and_free_settings():
+    params = load_params("mini", {"dpo.ars.beta": 2, "sampling.ars.evaluation.temperature": 0.7})
+    assert params.dpo["ars"].beta == 2.0
+    assert params.sampling["ars"].evaluation["temperature"] == 0.7
+
+
+def written(folder: Path, old: str, new: str) -> Path:
+    text = (PARAMS / "mini.yaml").read_text("utf-8")
+    assert text.count(old) == 1
+    path = folder / "params.yaml"
+    path.write_text(text.replace(old, new), "utf-8")
+    return path
+
+
+def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path):
+    params = read_params(written(tmp_path, "beta: 0.1", "beta: 1e-4"))
+    assert params.dpo["ars"].beta == 1e-4
+    params = read_params(written(tmp_path, "mixed_language: zh", "mixed_language: no"))
+    assert params.judges.mixed_language == "no"
+
+
+def test_bad_files_are_named(tmp_path: Path):
+    with pytest.raises(ParamsError, match=r"absent.yaml: no such file"):
+        read_params(tmp_path / "absent.yaml")
+    with pytest.raises(ParamsError, match=r'(?s)params.yaml: not valid YAML.*duplicate key "seed"'):
+        read_params(written(tmp_path, "seed: 0", "seed: 0\nseed: 1"))
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ParamsError, match=r"empty.yaml: expected an object"):
+        read_params(tmp_path / "empty.yaml")
+
+
+def test_all_scales_have_the_same_knobs():
+    def names(value: object, prefix: str = "") -> set[str]:
+        if not isinstance(value, dict):
+            return {prefix}
+        return set().union(*(names(v, f"{prefix}.{k}") for k, v in value.items()))
+
+    free = (".pretraining", ".models.ars.config")
+    seen = [
+        {n for n in names(YAML(typ="safe").load(PARAMS / f"{s}.yaml")) if not n.startswith(free)}
+        for s in SCALES
+    ]
+    assert all(s == seen[0] for s in seen)
