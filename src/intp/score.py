@@ -1,0 +1,71 @@
+"""From speech to scores: one row an utterance, never one skipped."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from intp.audio import SAMPLE_RATE
+from intp.judges import Quality, Recogniser, Similarity, cosine
+from intp.normalise import NORMALISER_VERSION, Kind, count_errors
+
+
+class MissingSpeech(LookupError):
+    """Prompts without speech; the message names them. Upstream skips them without a word."""
+
+
+def judge_speech(
+    audio: Mapping[str, np.ndarray],
+    rows: pd.DataFrame,
+    recogniser: Recogniser,
+    similarity: Similarity | None = None,
+    quality: Quality | None = None,
+    *,
+    references: Mapping[str, np.ndarray] | None = None,
+    wer_kind: Kind = "wer",
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Judge the speech of every row, in the order of `rows` (id, target_text, target_lang).
+
+    `audio` and `references` map ids to samples [N] at 16 kHz; the reference is the recording whose
+    voice was to be imitated. Returned columns: id, transcript, wer and error (per cent) with their
+    edits and lengths, sim (cosine, −1 to 1) and quality (1 to 5) where there is such a judge,
+    seconds, normaliser, judge. `wer_kind="wer_upstream"` counts mixed text as seed-tts-eval does.
+    Raises MissingSpeech, ValueError for ids that come twice or an empty target text, JudgeError for
+    speech that cannot be judged, naming its position.
+    """
+    ids = list(rows["id"])
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"ids that come twice: {sorted({i for i in ids if ids.count(i) > 1})[:5]}")
+    clips = _speech_of(ids, audio, "speech")
+    languages = list(rows["target_lang"])
+    scores = pd.DataFrame({"id": ids})
+    scores["transcript"] = recogniser.transcribe(clips, languages, progress)
+    for column, kind in (("wer", wer_kind), ("error", "error")):
+        found = [
+            count_errors(target, heard, lang, kind)
+            for target, heard, lang in zip(
+                rows["target_text"], scores["transcript"], languages, strict=True
+            )
+        ]
+        scores[column] = [e.rate for e in found]
+        scores[f"{column}_edits"] = [e.edits for e in found]
+        scores[f"{column}_length"] = [e.length for e in found]
+    judges = [recogniser.id]
+    if similarity is not None:
+        voices = _speech_of(ids, references or {}, "reference recording")
+        scores["sim"] = cosine(
+            similarity.embed(clips, progress and f"{progress}: voices"), similarity.embed(voices)
+        )
+        judges.append(similarity.id)
+    if quality is not None:
+        scores["quality"] = quality.score(clips, progress and f"{progress}: quality")
+        judges.append(quality.id)
+    scores["seconds"] = [len(clip) / SAMPLE_RATE for clip in clips]
+    return scores.assign(normaliser=NORMALISER_VERSION, judge=" | ".join(judges))
+
+
+def _speech_of(ids: list[str], audio: Mapping[str, np.ndarray], what: str) -> list[np.ndarray]:
+    if missing := [i for i in ids if i not in audio]:
+        raise MissingSpeech(f"no {what} for {len(missing)} of {len(ids)}: {missing[:10]}")
+    return [audio[i] for i in ids]
