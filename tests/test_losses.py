@@ -109,7 +109,7 @@ def test_gradient_by_finite_differences():
     for kind in ("sigmoid", "ipo", "hinge", "robust"):
         smoothing = 0.1 if kind == "robust" else 0.0
 
-        def loss(w: torch.Tensor, l: torch.Tensor) -> torch.Tensor:
+        def loss(w, l, kind=kind, smoothing=smoothing):
             return preference_loss(w, l, beta=0.5, kind=kind, label_smoothing=smoothing).loss
 
         inputs = (w.clone().requires_grad_(), l.clone().requires_grad_())

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tools.deps import expected, stages
 from intp.paths import NOTEBOOKS, ROOT
+from tools.deps import expected, stages
 
 LIVE = {name: stage for name, stage in stages().items() if not stage.get("frozen")}
 

@@ -2,9 +2,9 @@
 
 import torch
 
+from intp.tokenizer import FSQ, SpeechTokenizer
 from zoo.ars import align
 from zoo.loop import Schedule, StepBatches, pretrain
-from intp.tokenizer import FSQ, SpeechTokenizer
 
 
 def test_fsq_codes_and_values_are_each_others_inverse():

@@ -6,6 +6,7 @@
 import ast
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -64,7 +65,7 @@ def entry_points(cmd: str) -> list[Path]:
     """The notebooks and modules that a stage's command runs (the runner itself is none)."""
     words = shlex.split(re.sub(r"\$\{[^}]*\}", "x", cmd))
     found = [ROOT / w for w in words if w.endswith(".ipynb") and w.startswith("notebooks/")]
-    for flag, name in zip(words, words[1:], strict=False):
+    for flag, name in pairwise(words):
         if flag == "-m" and name not in ("intp.nb",):
             path = module_file(name)
             main = SRC / Path(*name.split(".")) / "__main__.py"

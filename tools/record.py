@@ -66,7 +66,7 @@ def fetch_kokoro() -> None:
 
 
 @lru_cache
-def _session():  # noqa: ANN202 - onnxruntime is imported where it is used
+def _session():
     import onnxruntime
     import torch
 

@@ -1,6 +1,7 @@
 """Pretraining of ARS: next-token loss, and guided attention until text and speech are aligned."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -12,11 +13,10 @@ from tqdm import tqdm
 from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from intp.losses import IGNORE
-from zoo.tokenizer import ctc_labels, pad_even
 from intp.tokenizer import SpeechTokenizer
+from zoo.tokenizer import ctc_labels, pad_even
 
-STRETCHES = (1.0, 0.9, 1.1)
-SHIFTS = (0, 1)
+VERSIONS = ((1.0, 0), (1.0, 1), (0.9, 0), (1.1, 1))  # stretch in time, shift in frames
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,11 @@ def align(tokenizer: SpeechTokenizer, logits: Tensor, phonemes: str) -> Tensor:
     return torch.tensor(sounding)[nearest]
 
 
-def versions(mel: Tensor) -> list[Tensor]:
-    """Six versions of a log-mel [T, 100]: stretched in time by 0.9 to 1.1, shifted by a frame."""
-    made = []
-    for stretch in STRETCHES:
-        longer = mel.T[None]
-        if stretch != 1.0:
-            longer = F.interpolate(longer, scale_factor=stretch, mode="linear")
-        made += [longer[0].T[shift:] for shift in SHIFTS]
-    return made
+def version(mel: Tensor, stretch: float, shift: int) -> Tensor:
+    """A log-mel [T, 100] stretched in time and shifted, so that its tokens differ."""
+    if stretch != 1.0:
+        mel = F.interpolate(mel.T[None], scale_factor=stretch, mode="linear")[0].T
+    return mel[shift:]
 
 
 @torch.inference_mode()
@@ -62,9 +58,9 @@ def segments(
 
     A version with too few tokens for its sounding symbols cannot be aligned and is left out.
     """
-    jobs = [(row, mel) for row in rows for mel in versions(mels[row.id].float())]
-    made: dict[str, list[Segment | None]] = {row.id: [None] * 6 for row in rows}
-    place = [i % 6 for i in range(len(jobs))]
+    jobs = [(row, version(mels[row.id].float(), *v)) for row in rows for v in VERSIONS]
+    made: dict[str, list[Segment | None]] = {row.id: [None] * len(VERSIONS) for row in rows}
+    place = [i % len(VERSIONS) for i in range(len(jobs))]
     order = sorted(range(len(jobs)), key=lambda i: len(jobs[i][1]))
     for start in tqdm(range(0, len(order), 64), desc="tokens", mininterval=10):
         picked = order[start : start + 64]
@@ -75,7 +71,7 @@ def segments(
             row, count = jobs[i][0], int(mask[k].sum())
             labels = ctc_labels(row.phonemes)
             # CTC needs a blank between equal neighbours
-            if count >= len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False)):
+            if count >= len(labels) + sum(a == b for a, b in pairwise(labels)):
                 phoneme = align(tokenizer, logits[k, :count], row.phonemes)
                 made[row.id][place[i]] = Segment(codes[k, :count].clone(), phoneme)
     return {name: [s for s in found if s is not None] for name, found in made.items()}
@@ -87,6 +83,7 @@ def cached_segments(
     """`segments`, kept in `cache` as plain tensors."""
     if not cache.is_file():
         made = segments(tokenizer, rows, mels)
+        cache.parent.mkdir(parents=True, exist_ok=True)
         plain = {k: [(s.tokens.short(), s.phoneme.short()) for s in v] for k, v in made.items()}
         torch.save(plain, cache.with_suffix(".partial"))
         cache.with_suffix(".partial").replace(cache)
@@ -125,13 +122,8 @@ class ARTask:
         first = self.rows[int(torch.randint(len(self.rows), ()))]
         group = self.groups[max(first.voice, key=first.voice.get)]
         rows = [first] + [group[int(torch.randint(len(group), ()))] for _ in range(count - 1)]
-        version = int(torch.randint(len(STRETCHES), ())) * len(SHIFTS)
-        picks = [
-            self.versions[r.id][
-                (version + int(torch.randint(len(SHIFTS), ()))) % len(self.versions[r.id])
-            ]
-            for r in rows
-        ]
+        pick = int(torch.randint(len(VERSIONS), ()))
+        picks = [self.versions[r.id][pick % len(self.versions[r.id])] for r in rows]
         separator = self.adapter.config.separator
         text = separator.join(r.phonemes for r in rows)
         starts = torch.tensor([0] + [len(r.phonemes) + len(separator) for r in rows[:-1]]).cumsum(0)
@@ -179,6 +171,7 @@ class ARTask:
         return total / len(self.guided)
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step, and its parts."""
         model, batch = self.adapter.model, self.make_batch(step)
         embedded = F.dropout(model.get_input_embeddings()(self.corrupt(batch)), 0.1)
         guided = step < self.guidance_steps

@@ -105,6 +105,7 @@ class StepBatches:
         self.epochs: list[list[list[int]]] = []
 
     def __call__(self, step: int) -> list[int]:
+        """Indices of the rows of a step."""
         epoch = 0
         while True:
             if epoch == len(self.epochs):

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from intp.corpus import Utterance
-from zoo.loop import StepBatches
 from intp.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
+from zoo.loop import StepBatches
 
 
 def ctc_labels(phonemes: str) -> str:
@@ -78,6 +78,7 @@ class TokenizerTask:
         return reconstruction, ctc
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step, and its parts."""
         rows = [self.rows[i] for i in self.batch(step)]
         reconstruction, ctc = self.losses(rows)
         parts = {"l1": reconstruction.item(), "ctc": ctc.item()}

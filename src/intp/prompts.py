@@ -78,6 +78,18 @@ def training_sentences(rows: Sequence[Utterance]) -> pd.DataFrame:
     return table[table["id"].isin(spoken - held_out)]
 
 
+def pair_references(texts: pd.DataFrame, candidates: list[Utterance], seed: int) -> list[Utterance]:
+    """A reference for each text, none used twice before all were, none that says the text itself."""
+    left: list[Utterance] = []
+    chosen = []
+    for text in texts["target_text"]:
+        if not any(r.text not in text for r in left):
+            left += pd.Series(candidates).sample(frac=1, random_state=seed + len(chosen)).tolist()
+        pick = next(i for i, r in enumerate(left) if r.text not in text)
+        chosen.append(left.pop(pick))
+    return chosen
+
+
 def mining_prompts(params: Params) -> pd.DataFrame:
     """Regular prompts for mining: four directions in balance, references of training voices."""
     limits = params.prompts
@@ -93,11 +105,7 @@ def mining_prompts(params: Params) -> pd.DataFrame:
         size = limits.words if lang == "en" else limits.characters
         texts = target_texts(sentences, lang, size, params.seed + offset)
         texts = texts.head(limits.mining)
-        pool = pd.Series(references[spoken]).sample(
-            n=len(texts),
-            random_state=params.seed + offset,
-            replace=len(texts) > len(references[spoken]),
-        )
+        pool = pair_references(texts, references[spoken], params.seed + offset)
         for number, (text, reference) in enumerate(zip(texts.itertuples(), pool, strict=True)):
             made.append(
                 {

@@ -51,6 +51,7 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
+        """One residual step over x [B, N, width]; mask [B, N, 1]."""
         h = self.depthwise((x * mask).transpose(1, 2)).transpose(1, 2)
         h = self.norm(h)
         if self.film is not None:
@@ -71,6 +72,7 @@ class Stack(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor, condition: Tensor | None = None) -> Tensor:
+        """x [B, N, inputs] to [B, N, width]; mask [B, N, 1]."""
         x = self.embed(x)
         for block in self.blocks:
             x = block(x, mask, condition)
