@@ -34,9 +34,11 @@ lint: $(ENV)
 scale: $(ENV)
 	"$(PY)" -m intp.scale use $(SCALE)
 
+# The files of configs/jupyter make any JupyterLab of .venv save notebooks/ without outputs.
 .venv/installed: requirements.txt pyproject.toml configs/webrtcvad/pyproject.toml
 	$(PYTHON) -m venv .venv
 	@echo "installing requirements.txt into .venv (5.5 GB, some minutes)"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	cp -R configs/jupyter/. .venv/etc/jupyter/
 	touch $@

@@ -261,7 +261,7 @@ def test_short_contexts_are_chosen_by_length(large: Path) -> None:
 
 
 def test_no_such_whisper(tmp_path: Path) -> None:
-    with pytest.raises(JudgeError, match="nowhere: neither a folder"):
+    with pytest.raises(JudgeError, match="nowhere: neither a Whisper"):
         published(tmp_path / "nowhere")
 
 
@@ -351,7 +351,7 @@ def test_paraformer_hears_chinese_and_whisper_the_rest(paraformer: Path, large: 
 def test_no_such_paraformer(tmp_path: Path, large: Path) -> None:
     pytest.importorskip("funasr")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(JudgeError, match="empty: no folder with a Paraformer"):
+    with pytest.raises(JudgeError, match="empty: neither a Paraformer"):
         published(large, recogniser_zh=str(tmp_path / "empty"))
 
 

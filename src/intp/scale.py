@@ -140,7 +140,7 @@ def main() -> int:
             use(options.scale)
         else:
             print(*frozen_stages())
-    except (ParamsError, ScaleError) as error:
+    except (ParamsError, ScaleError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
     return 0

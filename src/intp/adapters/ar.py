@@ -164,7 +164,7 @@ class ARAdapter:
                 input_ids=ids, position_ids=positions, attention_mask=mask,
                 cache=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
-            cache = out.past_key_values
+            cache = out.cache
             ids = self.sample(out.logits[:, -1].float(), draws[:, step], sampling)
             produced.append(ids)
             done |= ids == self.ids["eos_target"]
