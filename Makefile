@@ -10,29 +10,29 @@ STAGE ?=
 
 repro: $(ENV)
 	"$(PY)" -m intp.nb clean notebooks/*.ipynb
-	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m intp.scale frozen)
-	"$(PY)" -m intp.scale run $(SCALE) -- "$(PY)" -m dvc repro --force-downstream
-	"$(PY)" -m intp.compare $(SCALE) || echo "see above: not all of it is as committed"
+	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m tools.scale frozen)
+	"$(PY)" -m tools.scale run $(SCALE) -- "$(PY)" -m dvc repro --force-downstream
+	"$(PY)" -m tools.compare $(SCALE) || echo "see above: not all of it is as committed"
 
 test: $(ENV)
-	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m intp.scale frozen)
+	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m tools.scale frozen)
 	"$(PY)" -m pytest
 
 lab: $(ENV)
 	JUPYTER_CONFIG_PATH="$$PWD/configs/jupyter" "$(PY)" -m jupyterlab --LabApp.default_url=/lab/tree/notebooks
 
 verify: $(ENV)
-	"$(PY)" -m intp.verify $(STAGE)
+	"$(PY)" -m tools.verify $(STAGE)
 
 compare: $(ENV)
-	"$(PY)" -m intp.compare $(SCALE)
+	"$(PY)" -m tools.compare $(SCALE)
 
 lint: $(ENV)
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 
 scale: $(ENV)
-	"$(PY)" -m intp.scale use $(SCALE)
+	"$(PY)" -m tools.scale use $(SCALE)
 
 # The files of configs/jupyter make any JupyterLab of .venv save notebooks/ without outputs.
 .venv/installed: requirements.txt pyproject.toml configs/webrtcvad/pyproject.toml

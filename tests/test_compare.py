@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from intp.compare import compare
+from tools.compare import compare
 
 COLUMNS = ["row", "column", "value", "low", "high", "unit"]
 

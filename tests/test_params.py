@@ -20,7 +20,7 @@ def test_every_scale_loads(scale: str):
     assert load_params(scale).scale == scale
 
 
-def test_the_scale_in_force_as_committed_is_mini():
+def test_the_file_in_force_equals_its_scale_byte_for_byte():
     in_force = load_params().scale
     assert (ROOT / "params.yaml").read_bytes() == (PARAMS / f"{in_force}.yaml").read_bytes()
 

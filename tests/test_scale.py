@@ -45,8 +45,9 @@ Scale = Callable[..., subprocess.CompletedProcess[str]]
 def repository(tmp_path: Path) -> Path:
     root = tmp_path / "a project"
     (root / "src" / "intp").mkdir(parents=True)
-    for name in ("__init__", "paths", "params", "scale"):
-        shutil.copy(ROOT / "src" / "intp" / f"{name}.py", root / "src" / "intp")
+    (root / "tools").mkdir()
+    for name in ("src/intp/__init__", "src/intp/paths", "src/intp/params", "tools/scale"):
+        shutil.copy(ROOT / f"{name}.py", root / f"{name}.py")
     shutil.copytree(PARAMS, root / "params")
     shutil.copy(PARAMS / "mini.yaml", root / "params.yaml")
     shutil.copy(ROOT / ".gitignore", root)
@@ -62,7 +63,7 @@ def repository(tmp_path: Path) -> Path:
 def scale(repository: Path) -> Scale:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "intp.scale", *arguments],
+            [sys.executable, "-m", "tools.scale", *arguments],
             cwd=repository,
             env=os.environ | {"PYTHONPATH": str(repository / "src")},
             capture_output=True,
@@ -135,7 +136,7 @@ def test_what_a_killed_run_left_is_healed_by_the_next(repository: Path, scale: S
 
 def started(repository: Path) -> subprocess.Popen[bytes]:
     """A run at `smoke` that sleeps, once it is under way."""
-    command = [sys.executable, "-m", "intp.scale", "run", "smoke", "--"]
+    command = [sys.executable, "-m", "tools.scale", "run", "smoke", "--"]
     process = subprocess.Popen(
         [*command, "sh", "-c", "echo $$ > .work/pid; exec sleep 300"],
         cwd=repository,

@@ -42,7 +42,7 @@ def imported(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = {module_file(n) for n in names if n.split(".")[0] == "intp"}
+    files = {module_file(n) for n in names if n.split(".")[0] in ("intp", "judges")}
     return {f for f in files if f is not None and f.stat().st_size > 0}
 
 

@@ -20,7 +20,8 @@ METADATA = {
     "kernelspec": {"display_name": "python3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-CHURN = re.compile(r"\b0x[0-9a-f]{8,16}\b|[^\s\"]*/ipykernel_\d+/(?=\d+\.py)")
+# The folder's length is bounded: an embedded recording is megabytes without a blank.
+CHURN = re.compile(r"\b0x[0-9a-f]{8,16}\b|(?:/[\w.-]{1,64}){0,6}/ipykernel_\d+/(?=\d+\.py)")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 from intp.adapters.base import Adapter
 from intp.audio import log_mel
 from intp.corpus import read_audio
-from intp.judges import build_quality, build_recogniser, build_similarity
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.prompts import load_prompts, read_prompts
 from intp.score import judge_speech
 from intp.speech import sample_seed
+from judges import build_quality, build_recogniser, build_similarity
 
 
 def references(frame: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from intp.audio import SAMPLE_RATE
-from intp.judges.base import JudgeError, default_device, each, local_folder
-from intp.judges.whisper import split_at_pauses
+from judges.base import JudgeError, default_device, each, local_folder
+from judges.whisper import split_at_pauses
 
 LONGEST_SECONDS = 30.0
 VERSION = "1"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from intp.audio import SAMPLE_RATE
-from intp.judges.base import default_device, each, unit
+from judges.base import default_device, each, unit
 
 LEAST_VOICE = SAMPLE_RATE // 2  # samples; Resemblyzer's voice detection works on 0.24 s windows
 

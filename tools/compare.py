@@ -1,4 +1,4 @@
-"""Tables recomputed here beside the committed ones: `python -m intp.compare [SCALE]`."""
+"""Tables recomputed here beside the committed ones: `python -m tools.compare [SCALE]`."""
 
 import io
 import subprocess

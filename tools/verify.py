@@ -1,4 +1,4 @@
-"""Does dvc.lock tell the truth? `python -m intp.verify [STAGE]` reruns one stage and compares.
+"""Does dvc.lock tell the truth? `python -m tools.verify [STAGE]` reruns one stage and compares.
 
 The stage, picked at random if none is named, runs in a scratch copy of the project, on the inputs
 that dvc.lock recorded for it; neither the project nor its record is touched.
@@ -18,7 +18,7 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from intp.paths import ROOT, WORK
-from intp.scale import frozen_stages
+from tools.scale import frozen_stages
 
 
 class VerifyError(RuntimeError):

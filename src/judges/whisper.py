@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from intp.audio import SAMPLE_RATE
-from intp.judges.base import JudgeError, checked, default_device
+from judges.base import JudgeError, checked, default_device
 
 CONTEXTS = (8.0, 12.0, 16.0, 30.0)
 MARGIN = 0.5  # seconds of silence after a clip in a shortened context, where speech may end

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from intp.judges.base import JudgeError, Quality, Recogniser, Similarity, cosine, local_folder
-from intp.judges.whisper import WhisperRecogniser, load_published
 from intp.paths import CHECKPOINTS
+from judges.base import JudgeError, Quality, Recogniser, Similarity, cosine, local_folder
+from judges.whisper import WhisperRecogniser, load_published
 
 __all__ = [
     "JudgeError", "Quality", "Recogniser", "RoutedRecogniser", "Similarity", "WhisperRecogniser",
@@ -56,7 +56,7 @@ def build_recogniser(spec: Mapping[str, Any] | Any) -> Recogniser:
 @lru_cache
 def _recogniser(name: str, chinese: str, context: float, batch: int, mixed: str) -> Recogniser:
     if name == BASE:
-        from intp.judges.ctranslate2 import load_whisper_base
+        from judges.ctranslate2 import load_whisper_base
 
         model, tokenizer, cap = *load_whisper_base(), 14.0
     else:
@@ -73,7 +73,7 @@ def _recogniser(name: str, chinese: str, context: float, batch: int, mixed: str)
     )
     if chinese == name:
         return whisper
-    from intp.judges.paraformer import ParaformerRecogniser
+    from judges.paraformer import ParaformerRecogniser
 
     return RoutedRecogniser(ParaformerRecogniser(chinese), whisper)
 
@@ -85,12 +85,12 @@ def build_similarity(name: str, path: Path | None = None) -> Similarity:
     Raises JudgeError for another name or a missing checkpoint.
     """
     if name == "resemblyzer":
-        from intp.judges.similarity import ResemblyzerSimilarity
+        from judges.similarity import ResemblyzerSimilarity
 
         return ResemblyzerSimilarity()
     if name != "wavlm-tdnn":
         raise JudgeError(f"unknown similarity judge {name!r}; known are resemblyzer, wavlm-tdnn")
-    from intp.judges.wavlm import WavLMSimilarity
+    from judges.wavlm import WavLMSimilarity
 
     path = path or WAVLM_TDNN
     if not path.is_file():
@@ -101,7 +101,7 @@ def build_similarity(name: str, path: Path | None = None) -> Similarity:
 @lru_cache
 def build_quality(name: str) -> Quality:
     """`distillmos` or `utmos`, loaded once; raises JudgeError for another name or if unreachable."""
-    from intp.judges.quality import DistillMOSQuality, UTMOSQuality
+    from judges.quality import DistillMOSQuality, UTMOSQuality
 
     known = {"distillmos": DistillMOSQuality, "utmos": UTMOSQuality}
     if name not in known:

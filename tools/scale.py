@@ -1,4 +1,4 @@
-"""Switch scales: `python -m intp.scale use NAME`, or `… run NAME -- COMMAND` for one command.
+"""Switch scales: `python -m tools.scale use NAME`, or `… run NAME -- COMMAND` for one command.
 
 params.yaml and dvc.lock belong to the scale in force; every other scale's record waits in
 locks/<scale>.lock. Frozen stages are the same at every scale, so their entries move along. `run`
@@ -128,7 +128,7 @@ def run(scale: str, command: list[str]) -> int:
 
 def main() -> int:
     """The command line; 2 for a bad name or a switch that is refused."""
-    parser = argparse.ArgumentParser(prog="python -m intp.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.scale", description=__doc__)
     parser.add_argument("action", choices=("use", "run", "frozen"))
     parser.add_argument("scale", nargs="?", choices=SCALES, default="mini")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="after --")
