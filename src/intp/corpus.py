@@ -75,7 +75,7 @@ def write_shard(path: Path, audio: Iterator[tuple[str, np.ndarray]], rate: int, 
             buffer = io.BytesIO()
             soundfile.write(buffer, samples, rate, format=settings[0], subtype=settings[1])
             member = tarfile.TarInfo(f"{name}.{form}")
-            member.size = buffer.tell()
+            member.size = buffer.getbuffer().nbytes  # FLAC ends with its header rewritten
             buffer.seek(0)
             tar.addfile(member, buffer)
     partial.replace(path)
