@@ -65,7 +65,7 @@ def imported() -> set[str]:
 def test_what_the_code_imports_is_pinned():
     pinned = {canonical(name) for name in PINS}
     owners = packages_distributions()
-    local = {"intp", "conftest", *(p.stem for p in ROOT.iterdir() if p.is_dir())}
+    local = {"conftest", *(p.stem for f in (ROOT, ROOT / "src") for p in f.iterdir() if p.is_dir())}
     local |= {path.stem for folder in ("tools", "zoo") for path in Path(ROOT, folder).glob("*.py")}
     unpinned = {
         name

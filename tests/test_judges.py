@@ -111,7 +111,7 @@ def test_a_transcript_does_not_depend_on_its_company(
 
 def test_pieces_are_cut_in_pauses_and_lose_nothing() -> None:
     pause = np.zeros(RATE // 2, np.float32)
-    speech = np.concatenate([part for i in range(8) for part in (noise(8.5, i), pause)])
+    speech = np.concatenate([part for i in range(12) for part in (noise(5.5, i), pause)])
     pieces = list(split_at_pauses(speech, 30.0))
     assert np.array_equal(np.concatenate(pieces), speech)
     assert all(len(piece) <= 30 * RATE for piece in pieces)

@@ -1,7 +1,7 @@
 """Intervals the paper did not give: a cluster bootstrap over voices and items."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,12 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def resampled_items(voices: np.ndarray, resamples: int, seed: int) -> list[np.ndarray]:
+@lru_cache(maxsize=64)
+def resampled_items(voices: tuple[str, ...], resamples: int, seed: int) -> list[np.ndarray]:
     """Index sets of a two-stage bootstrap: voices with replacement, then items of each voice."""
     generator = np.random.default_rng(seed)
-    members = [np.flatnonzero(voices == voice) for voice in np.unique(voices)]
+    names = np.array(voices)
+    members = [np.flatnonzero(names == voice) for voice in sorted(set(voices))]
     draws = []
     for _ in range(resamples):
         picked = generator.integers(len(members), size=len(members))
@@ -37,7 +39,7 @@ def resampled_items(voices: np.ndarray, resamples: int, seed: int) -> list[np.nd
 
 def stratified_mean(
     frame: pd.DataFrame,
-    column: str | Callable[[pd.DataFrame], float],
+    column: str | tuple[str, str],
     *,
     resamples: int,
     level: float,
@@ -46,20 +48,23 @@ def stratified_mean(
     """Mean of `column` as the paper averages: languages equal within a set, then sets equal.
 
     `frame` has set, direction, voice, and one row an item. Items are resampled within each
-    direction (directions and sets are fixed by the design). A callable computes a direction's
-    figure from its rows instead of the plain mean (a corpus-level rate).
+    direction (directions and sets are fixed by the design). A pair of columns gives a corpus-level
+    rate: the first summed over the second summed, in per cent.
     Raises ValueError if the frame is empty or a value is missing.
     """
     if frame.empty:
         raise ValueError("no items to average")
-    figure = column if callable(column) else lambda rows: rows[column].mean()
     sets: dict[str, list[tuple[float, np.ndarray]]] = {}
     for (name, _), rows in frame.groupby(["set", "direction"], sort=True):
-        point = float(figure(rows))
+        if isinstance(column, str):
+            over, under = rows[column].to_numpy(float), np.ones(len(rows))
+        else:
+            over, under = 100 * rows[column[0]].to_numpy(float), rows[column[1]].to_numpy(float)
+        point = over.sum() / under.sum()
         if not np.isfinite(point):
             raise ValueError(f"{name}: a value of {column!r} is missing")
-        draws = resampled_items(rows["voice"].to_numpy(), resamples, seed)
-        spread = np.array([figure(rows.iloc[index]) for index in draws])
+        draws = resampled_items(tuple(rows["voice"]), resamples, seed)
+        spread = np.array([over[i].sum() / under[i].sum() for i in draws])
         sets.setdefault(name, []).append((point, spread))
     point = np.mean([np.mean([p for p, _ in parts]) for parts in sets.values()])
     spread = np.mean([np.mean([s for _, s in parts], axis=0) for parts in sets.values()], axis=0)

@@ -1,6 +1,6 @@
 """Score files to the paper's tables: one row a cell, each with its interval and its origin."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -15,16 +15,11 @@ CELL_COLUMNS = [
 SETS = ("regular", "articulatory", "code-switching", "cross-lingual")
 
 
-def corpus_rate(measure: str) -> Callable[[pd.DataFrame], float]:
-    """The corpus-level rate of "wer" or "error": all edits over all units, in per cent."""
-    return lambda rows: 100 * rows[f"{measure}_edits"].sum() / rows[f"{measure}_length"].sum()
-
-
-MEASURES: dict[str, tuple[str | Callable[[pd.DataFrame], float], str]] = {
+MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
     "WER": ("wer", "%"),
     "error": ("error", "%"),
-    "corpus WER": (corpus_rate("wer"), "%"),
-    "corpus error": (corpus_rate("error"), "%"),
+    "corpus WER": (("wer_edits", "wer_length"), "%"),
+    "corpus error": (("error_edits", "error_length"), "%"),
     "SIM": ("sim", "cosine"),
     "Distill-MOS": ("quality", "MOS"),
 }
@@ -53,9 +48,7 @@ def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) ->
     return cells
 
 
-def estimated(
-    rows: pd.DataFrame, column: str | Callable[[pd.DataFrame], float], params: Params
-) -> Estimate:
+def estimated(rows: pd.DataFrame, column: str | tuple[str, str], params: Params) -> Estimate:
     """`stratified_mean` with the parameters' resamples, level and seed."""
     rule = params.statistics
     return stratified_mean(

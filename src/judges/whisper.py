@@ -179,13 +179,12 @@ class WhisperRecogniser:
 def split_at_pauses(samples: np.ndarray, seconds: float) -> Iterator[np.ndarray]:
     """Cut [N] into even pieces of at most `seconds`, each cut in the quietest 0.2 s about there."""
     limit, window = round(seconds * SAMPLE_RATE), SAMPLE_RATE // 5
-    pieces = 1 if len(samples) <= limit else math.ceil(len(samples) / (0.8 * limit))
-    while pieces > 1:
-        middle, slack = len(samples) // pieces, limit // 10
+    while len(samples) > limit:
+        middle, slack = len(samples) // math.ceil(len(samples) / (0.8 * limit)), limit // 10
         power = np.cumsum(np.square(samples[middle - slack : middle + slack], dtype=np.float64))
         cut = middle - slack + window // 2 + int((power[window:] - power[:-window]).argmin())
         yield samples[:cut]
-        samples, pieces = samples[cut:], pieces - 1
+        samples = samples[cut:]
     yield samples
 
 
