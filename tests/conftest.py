@@ -41,3 +41,9 @@ def make_prompt(name: str, target: str = "abcd.", seconds: float = 1.0) -> Promp
 def prompts() -> list[Prompt]:
     """Prompts of different lengths."""
     return [make_prompt("a", "abc"), make_prompt("bb", "abcd abcd."), make_prompt("c", "dcba", 0.5)]
+
+
+@pytest.fixture(autouse=True)
+def _denormals():
+    """Training flushes denormals for speed; hypothesis refuses to draw floats in that state."""
+    torch.set_flush_denormal(False)
