@@ -90,7 +90,7 @@ def _voice(name: str) -> np.ndarray:
 
 
 def speak(utterance: Utterance) -> np.ndarray:
-    """Samples [N] at 16 kHz: resampled, silence trimmed, peak normalised, as in the corpus."""
+    """Samples [N] at 16 kHz, as the corpus has them."""
     known = _vocabulary()
     tokens = [known[symbol] for symbol in utterance.phonemes if symbol in known]
     style = sum(share * _voice(name)[len(tokens) - 1] for name, share in utterance.voice.items())
@@ -100,10 +100,15 @@ def speak(utterance: Utterance) -> np.ndarray:
         "speed": np.array([utterance.speed], dtype=np.float32),
     }
     samples = np.asarray(_session().run(None, inputs)[0], dtype=np.float32).ravel()
-    samples = resample(check_audio(samples, utterance.id), KOKORO_RATE, SAMPLE_RATE, utterance.id)
+    return finish(samples, KOKORO_RATE, utterance.id)
+
+
+def finish(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
+    """Samples [N] at 16 kHz as the corpus has them: resampled, trimmed, peak normalised."""
+    samples = resample(check_audio(samples, name), rate, SAMPLE_RATE, name)
     loud = np.flatnonzero(np.abs(samples) > SILENCE * np.abs(samples).max())
     if not loud.size:
-        raise RuntimeError(f"{utterance.id}: Kokoro said nothing for {utterance.text!r}")
+        raise RuntimeError(f"{name}: the voice said nothing")
     start = max(0, loud[0] - round(BEFORE * SAMPLE_RATE))
     samples = samples[start : loud[-1] + round(AFTER * SAMPLE_RATE)]
     return samples * (PEAK / np.abs(samples).max())

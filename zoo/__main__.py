@@ -18,23 +18,37 @@ from intp.models import load_tokenizer
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
 from intp.tokenizer import SpeechTokenizer, TokenizerConfig
-from zoo.ars import ARTask, cached_segments
+from zoo.ars import ARTask, Segment, cached_segments
 from zoo.loop import Schedule, pretrain
 from zoo.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
 
 HELD_OUT = 150
+LANGUAGES = ("en", "zh")
+TOKEN_CORPORA = ("corpus-wordnet", "corpus")  # what token models read; the tokenizer: corpus
 
 
 def schedule(params: Params, name: str) -> Schedule:
     """The schedule of `pretraining.<name>`."""
     spec = params.pretraining[name]
-    return Schedule(spec.steps, spec.lr, spec.warmup, save_every=spec.save_every, seed=params.seed)
+    return Schedule(
+        spec.steps, spec.lr, spec.warmup,
+        save_every=spec.save_every, seed=params.seed, optimizer=spec.optimizer,
+    )  # fmt: skip
 
 
-def corpus() -> tuple[list[Utterance], dict[str, torch.Tensor]]:
-    """Training utterances and their log-mels."""
-    folder = DATA / "corpus"
-    return read_manifest(folder), mel_cache(folder, WORK / "mels.pt")
+def corpus(name: str = "corpus") -> tuple[list[Utterance], dict[str, torch.Tensor]]:
+    """Training utterances of data/<name> and their log-mels."""
+    return read_manifest(DATA / name), mel_cache(DATA / name, WORK / f"mels-{name}.pt")
+
+
+def tokenised(tokenizer: SpeechTokenizer) -> tuple[list[Utterance], dict[str, list[Segment]]]:
+    """All training utterances, the held-out ones last, and the tokens of their versions."""
+    rows, versions = [], {}
+    for name in TOKEN_CORPORA:
+        here, mels = corpus(name)
+        rows += here
+        versions |= cached_segments(tokenizer, here, mels, WORK / "pretrain" / f"{name}.pt")
+    return rows, versions
 
 
 def train_tokenizer(params: Params, work: Path) -> None:
@@ -53,8 +67,7 @@ def train_tokenizer(params: Params, work: Path) -> None:
 def train_ars(params: Params, work: Path) -> None:
     """Pretrain ARS on the tokenizer's codes."""
     spec = params.pretraining["ars-mini"]
-    rows, mels = corpus()
-    versions = cached_segments(load_tokenizer(), rows, mels, work / "segments.pt")
+    rows, versions = tokenised(load_tokenizer())
     symbols = sorted({c for row in rows for c in row.phonemes})
     config = ARConfig(phonemes=symbols, model=params.models["ars"].config)
     torch.manual_seed(params.seed)
@@ -65,7 +78,7 @@ def train_ars(params: Params, work: Path) -> None:
     task = ARTask(adapter, rows[:-HELD_OUT], versions, spec.budget, 5, guided)
     pretrain(
         adapter.model, task, schedule(params, "ars-mini"), work, "ars-mini",
-        lambda: {"held_out": round(task.held_out(held, versions), 4)},
+        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
     )  # fmt: skip
     adapter.save(work / "ars-mini.safetensors")
 

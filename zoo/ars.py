@@ -110,16 +110,20 @@ class ARTask:
         self.adapter, self.budget, self.longest = adapter, budget, longest
         self.guidance_steps = guidance_steps
         self.versions = {r.id: versions[r.id] for r in rows if versions[r.id]}
-        self.rows = [r for r in rows if r.id in self.versions]
         self.groups: dict[str, list[Utterance]] = {}
-        for row in self.rows:
-            self.groups.setdefault(max(row.voice, key=row.voice.get), []).append(row)
+        self.languages: dict[str, list[Utterance]] = {}
+        for row in rows:
+            if row.id in self.versions:
+                self.groups.setdefault(max(row.voice, key=row.voice.get), []).append(row)
+                self.languages.setdefault(row.lang, []).append(row)
         layers = adapter.model.config.num_hidden_layers
         self.guided = (layers // 2 - 1, layers // 2)
 
     def draw(self, count: int) -> dict[str, Tensor]:
         """One row of `count` utterances: ids, positions, labels, and each label's phoneme."""
-        first = self.rows[int(torch.randint(len(self.rows), ()))]
+        languages = list(self.languages.values())  # in turn alike, whatever the corpus holds
+        begin = languages[int(torch.randint(len(languages), ()))]
+        first = begin[int(torch.randint(len(begin), ()))]
         group = self.groups[max(first.voice, key=first.voice.get)]
         rows = [first] + [group[int(torch.randint(len(group), ()))] for _ in range(count - 1)]
         pick = int(torch.randint(len(VERSIONS), ()))
@@ -193,9 +197,11 @@ class ARTask:
         return loss, parts
 
     @torch.inference_mode()
-    def held_out(self, rows: list[Utterance], versions: dict[str, list[Segment]]) -> float:
+    def held_out(
+        self, rows: list[Utterance], versions: dict[str, list[Segment]], lang: str
+    ) -> float:
         """Cross-entropy in nats a token of single utterances the training never saw."""
-        total, count = 0.0, 0
+        total, count, rows = 0.0, 0, [row for row in rows if row.lang == lang]
         for start in range(0, len(rows), 32):
             drawn = []
             for row in rows[start : start + 32]:
@@ -211,4 +217,4 @@ class ARTask:
             batch = self.adapter.pad(drawn)
             total -= self.adapter.score(self.adapter.model, batch).sum().item()
             count += int((batch["labels"] != IGNORE).sum())
-        return total / count
+        return round(total / count, 4)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from zoo.muon import optimizers
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -22,6 +24,7 @@ class Schedule:
     weight_decay: float = 0.01
     save_every: int = 100
     seed: int = 0
+    optimizer: str = "adamw"
 
     def rate(self, step: int) -> float:
         """Share of `lr` in force at `step`."""
@@ -43,26 +46,26 @@ def pretrain(
     """
     torch.set_flush_denormal(True)
     work.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), schedule.lr, betas=(0.9, 0.98), weight_decay=schedule.weight_decay
-    )
+    steppers = optimizers(model, schedule.lr, schedule.weight_decay, schedule.optimizer)
     last, start, spent = work / "last.pt", 0, 0.0
     if last.is_file():
         state = torch.load(last, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(steppers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         start, spent = state["step"], state["seconds"]
     model.train()
     began, sums, count = time.monotonic(), {}, 0
     for step in tqdm(range(start, schedule.steps), initial=start, total=schedule.steps, desc=name):
-        for group in optimizer.param_groups:
+        for group in [group for optimizer in steppers for group in optimizer.param_groups]:
             group["lr"] = schedule.lr * schedule.rate(step)
         torch.manual_seed(hash((schedule.seed, step)) % 2**31)
         value, parts = loss(step)
-        optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step()
+        for optimizer in steppers:
+            optimizer.step()
         count += 1
         for key, part in parts.items():
             sums[key] = sums.get(key, 0.0) + part
@@ -74,7 +77,8 @@ def pretrain(
                 model.train()
             seconds = spent + time.monotonic() - began
             row = {"step": step + 1, "seconds": round(seconds, 1)} | row
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {"model": model.state_dict()}
+            state["optimizers"] = [optimizer.state_dict() for optimizer in steppers]
             torch.save(state | {"step": step + 1, "seconds": seconds}, work / "last.partial")
             (work / "last.partial").replace(last)
             with (work / "log.jsonl").open("a") as log:

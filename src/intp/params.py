@@ -130,6 +130,7 @@ class Pretraining:
     budget: Count
     save_every: Count
     weights: dict[str, NotNegative]
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @checked

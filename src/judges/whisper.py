@@ -15,11 +15,12 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 from intp.audio import SAMPLE_RATE
 from judges.base import JudgeError, checked, default_device
+from judges.decoding import GreedyDecoder
 
-CONTEXTS = (8.0, 12.0, 16.0, 30.0)
-MARGIN = 0.5  # seconds of silence after a clip in a shortened context, where speech may end
+LONGEST = 30.0  # seconds that Whisper can hear at once
+MARGIN = 0.5  # seconds of silence that follow a clip
 SPARE_TOKENS = 8
-VERSION = "1"
+VERSION = "2"
 
 
 class WhisperRecogniser:
@@ -31,27 +32,29 @@ class WhisperRecogniser:
         tokenizer: Tokenizer,
         name: str,
         *,
-        context_seconds: float = CONTEXTS[0],
+        context_seconds: float = 3.0,
         batch_size: int = 16,
         tokens_per_second: float | None = 14.0,
         mixed_language: str = "zh",
         mixed_prompt: str = "",
     ) -> None:
-        """`context_seconds` is the shortest audio context, 30 the only other choice of Whisper.
+        """`context_seconds` is the shortest audio context; 30 is Whisper as published.
 
         `tokens_per_second` caps what a clip may say (None: Whisper's own 448 tokens); code-switched
         speech is heard as `mixed_language` after `mixed_prompt`.
         """
         self.device = default_device()
-        self.model = model.to(self.device, fast_dtype(self.device)).eval()
+        self.model = model.to(self.device, fast_dtype(self.device)).eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.features = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
-        self.contexts = sorted({context_seconds, *(c for c in CONTEXTS if c > context_seconds)})
-        self.batch_size = batch_size
+        self.shortest, self.batch_size = min(context_seconds, LONGEST), batch_size
         self.tokens_per_second = tokens_per_second
         self.mixed_language, self.mixed_prompt = mixed_language, mixed_prompt
         self.end = self._token("<|endoftext|>")
         self.banned = self._banned_tokens()
+        nothing = np.zeros(SAMPLE_RATE, np.float32)
+        silence = None if self.shortest == LONGEST else self._encode([nothing], LONGEST)[0]
+        self.decoder = GreedyDecoder(self.model, silence)
         self.id = (
             f"{name} v{VERSION} context={context_seconds:g}s cap={tokens_per_second}/s"
             f" mixed={mixed_language}{':' + mixed_prompt if mixed_prompt else ''}"
@@ -63,91 +66,65 @@ class WhisperRecogniser:
     ) -> list[str]:
         """One transcript a clip, in the language it is said to be in; forced, never detected.
 
-        Clips share a batch if they fit the same context, so that what is heard in one does not
-        depend on the others. A clip of more than 30 s is cut at its quietest points and the
-        transcripts are joined. Silence is asked like speech: what Whisper makes up counts.
+        The encoder sees a clip with half a second of silence after it, rounded up to whole seconds,
+        so that what is heard in one clip does not depend on the others of its batch. A clip of more
+        than 30 s is cut at its quietest points and the transcripts are joined. Silence is asked
+        like speech: what Whisper makes up counts.
         Raises JudgeError for an unknown language or an empty or non-finite clip.
         """
-        clips = checked(audio)
         pieces = [
-            (language, self._context(len(piece)), len(piece), index, piece)
-            for index, (clip, language) in enumerate(zip(clips, languages, strict=True))
-            for piece in split_at_pauses(clip, self.contexts[-1])
+            (self._prefix(language), index, piece)
+            for index, (clip, language) in enumerate(zip(checked(audio), languages, strict=True))
+            for piece in split_at_pauses(clip, LONGEST)
         ]
-        # Stable, so that the pieces of one clip that share a batch stay in their order.
-        numbered = sorted(enumerate(pieces), key=lambda item: item[1][:3])
+        order = sorted(range(len(pieces)), key=lambda i: (len(pieces[i][0]), len(pieces[i][2])))
         batches = [
             group[start : start + self.batch_size]
-            for _, alike in itertools.groupby(numbered, key=lambda item: item[1][:2])
+            for _, alike in itertools.groupby(order, key=lambda i: len(pieces[i][0]))
             for group in [list(alike)]
             for start in range(0, len(group), self.batch_size)
         ]
-        texts: dict[int, str] = {}
+        texts = [""] * len(pieces)
         for batch in tqdm(batches, progress, disable=progress is None):
-            language, context = batch[0][1][:2]
-            heard = self._transcribe_batch([p[4] for _, p in batch], language, context)
-            texts.update(zip((number for number, _ in batch), heard, strict=True))
-        joined: list[list[str]] = [[] for _ in clips]
-        for number, piece in enumerate(pieces):
-            joined[piece[3]].append(texts[number].strip())
+            heard = self._tokens([pieces[i][2] for i in batch], [pieces[i][0] for i in batch])
+            for i, tokens in zip(batch, heard, strict=True):
+                texts[i] = self.tokenizer.decode(tokens).strip()
+        joined: list[list[str]] = [[] for _ in audio]
+        for (_, index, _), text in zip(pieces, texts, strict=True):
+            joined[index].append(text)
         return [" ".join(parts) for parts in joined]
 
-    def _context(self, samples: int) -> float:
-        """The shortest context in seconds that holds so many samples."""
-        seconds = samples / SAMPLE_RATE
-        fitting = (c for c in self.contexts[:-1] if seconds <= c - MARGIN)
-        return next(fitting, self.contexts[-1])
+    def _tokens(self, clips: list[np.ndarray], prefixes: list[list[int]]) -> list[list[int]]:
+        """What is heard in clips of at most 30 s, in order of length, after equally long prefixes."""
+        encoded = []
+        for context, alike in itertools.groupby(clips, key=self._context):
+            encoded += self._encode(list(alike), context)
+        most = self.model.config.max_target_positions - len(prefixes[0])
+        limits = [most] * len(clips)
+        if self.tokens_per_second is not None:
+            seconds = [len(clip) / SAMPLE_RATE for clip in clips]
+            limits = [min(most, SPARE_TOKENS + int(self.tokens_per_second * s)) for s in seconds]
+        return self.decoder(encoded, prefixes, limits, self.end, self.banned)
+
+    def _context(self, clip: np.ndarray) -> float:
+        """The audio context in seconds that a clip [N] is heard in."""
+        return min(LONGEST, max(self.shortest, math.ceil(len(clip) / SAMPLE_RATE + MARGIN)))
 
     @torch.inference_mode()
-    def _transcribe_batch(
-        self, clips: list[np.ndarray], language: str, context: float
-    ) -> list[str]:
+    def _encode(self, clips: list[np.ndarray], context: float) -> list[Tensor]:
+        """Encoder states [T, D] of each clip in a context of T / 50 seconds."""
         mels = self.features(
             clips,
             sampling_rate=SAMPLE_RATE,
             max_length=round(context * SAMPLE_RATE),
             return_tensors="pt",
-        ).input_features
-        encoded = self._encode(mels.to(self.device, self.model.dtype))
-        prefix = self._prefix(language)
-        most = self.model.config.max_target_positions - len(prefix)
-        if self.tokens_per_second is None:
-            limits = [most] * len(clips)
-        else:
-            seconds = [len(clip) / SAMPLE_RATE for clip in clips]
-            limits = [min(most, SPARE_TOKENS + int(self.tokens_per_second * s)) for s in seconds]
-        return [self.tokenizer.decode(t) for t in self._decode(encoded, prefix, limits)]
-
-    def _encode(self, mels: Tensor) -> Tensor:
-        """Encoder states [B, T, D] of log-mels [B, bands, 2T]; T may be less than 1,500."""
+        ).input_features.to(self.device, self.model.dtype)
         encoder = self.model.model.encoder
         states = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mels)))).transpose(1, 2)
         states = states + encoder.embed_positions.weight[: states.shape[1]]
         for layer in encoder.layers:
             states = layer(states, None)
-        return encoder.layer_norm(states)
-
-    def _decode(self, encoded: Tensor, prefix: list[int], limits: list[int]) -> list[list[int]]:
-        """Greedy tokens of each row of encoder states [B, T, D], at most `limits[b]` of them."""
-        tokens = torch.tensor([prefix] * len(limits), device=self.device)
-        allowed = torch.tensor(limits, device=self.device)
-        done = torch.zeros(len(limits), dtype=torch.bool, device=self.device)
-        steps, cache = [], None
-        for step in range(max(limits)):
-            output = self.model.model.decoder(
-                input_ids=tokens, encoder_hidden_states=encoded, cache=cache, use_cache=True
-            )
-            cache = output.cache
-            logits = self.model.proj_out(output.last_hidden_state[:, -1])
-            logits[:, self.banned[step == 0]] = -math.inf
-            chosen = logits.argmax(dim=-1)
-            done |= (chosen == self.end) | (step >= allowed)
-            if done.all():
-                break
-            steps.append(chosen.masked_fill(done, self.end))
-            tokens = steps[-1][:, None]
-        rows = torch.stack(steps, dim=1).tolist() if steps else [[] for _ in limits]
-        return [[token for token in row if token != self.end] for row in rows]
+        return list(encoder.layer_norm(states))
 
     def _prefix(self, language: str) -> list[int]:
         """Tokens before the transcript; raises JudgeError for a language Whisper has no tag for."""

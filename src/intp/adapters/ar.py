@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from intp.adapters.base import Example, Prompt, Speech
+from intp.adapters.base import Draw, Example, Prompt, Speech
 from intp.audio import griffin_lim, log_mel
 from intp.losses import IGNORE, ar_logps
 from intp.tokenizer import TOKEN_RATE, SpeechTokenizer
@@ -98,7 +98,7 @@ class ARAdapter:
         text = (torch.arange(phones + 2, dtype=torch.float32) - 0.5).clamp_min(0) * rate
         return torch.cat([text, torch.arange(1 + tokens, dtype=torch.float32)])
 
-    def batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def batch(self, examples: Sequence[Example], draws: Sequence[Draw] = ()) -> dict[str, Tensor]:
         """Right-padded `input_ids`, `position_ids`, `attention_mask` and `labels` [B, T].
 
         labels[:, t] is the token that position t predicts: target tokens and eos_target only.

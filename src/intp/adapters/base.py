@@ -1,5 +1,6 @@
 """What every model adapter shares: a prompt, an example, and the protocol the rest relies on."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,30 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Seeds of what chance decides in a score: `shared` of the time t, which a pair has in common,
+    `own` of this answer's noise (Eq. 7) or mask (Eq. 9). An autoregressive score needs neither."""
+
+    shared: int
+    own: int
+
+
+def draw(pair: str, example: Example, seed: int, *, share_noise: bool = False) -> Draw:
+    """The draw of one answer of a pair, keyed to what it is and never to its role: policy and
+    reference meet the same one, and swapping chosen and rejected negates the margin exactly.
+
+    `seed` changes with the epoch; `share_noise` gives both answers of a pair the same noise.
+    """
+
+    def key(data: bytes) -> int:
+        words = f"{seed}/{pair}/".encode() + data
+        return int.from_bytes(hashlib.sha256(words).digest()[:7], "big")
+
+    audio = example.target.detach().cpu().contiguous().numpy().tobytes()
+    return Draw(shared=key(b"t"), own=key(b"noise") if share_noise else key(audio))
+
+
+@dataclass(frozen=True)
 class Speech:
     """One synthesised answer: samples [N] at 16 kHz, the model's own representation, its seed."""
 
@@ -49,11 +74,15 @@ class Adapter(Protocol):
     def encode(self, samples: np.ndarray) -> Tensor:
         """Speech [N] at 16 kHz to the target representation of `Example`."""
 
-    def batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        """Padded tensors of several examples, ready for `score`."""
+    def batch(self, examples: Sequence[Example], draws: Sequence[Draw] = ()) -> dict[str, Tensor]:
+        """Padded tensors of several examples, ready for `score`, with what their draws decide.
+
+        Without `draws` every example gets `Draw(0, 0)`.
+        """
 
     def score(self, model: nn.Module, batch: dict[str, Tensor], reduction: str = "sum") -> Tensor:
-        """log p(y|x) [B] under `model`, over target positions only."""
+        """The score [B] of Section 4 under `model`, over target positions only: log p(y|x) of Eq. 3,
+        minus the error of Eq. 7, or the masked log-probability of Eq. 9. Gradients flow."""
 
     def synthesise(
         self,
