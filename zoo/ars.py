@@ -16,6 +16,7 @@ from intp.losses import IGNORE
 from intp.tokenizer import SpeechTokenizer
 from zoo.tokenizer import ctc_labels, pad_even
 
+POOL = 4  # batches' worth of rows that one batch is picked from
 VERSIONS = ((1.0, 0), (1.0, 1), (0.9, 0), (1.1, 1))  # stretch in time, shift in frames
 
 
@@ -151,11 +152,16 @@ class ARTask:
         return torch.where(replace, torch.randint(self.adapter.config.tokens, ids.shape), ids)
 
     def make_batch(self, step: int) -> dict[str, Tensor]:
-        """The padded batch of a step; all its rows hold equally many utterances."""
+        """The padded batch of a step: rows of equally many utterances and of like length, a
+        stretch of a larger draw in order of length, so that little of it is padding."""
         count = 1 + int(torch.randint(self.longest, ()))
-        drawn = [self.draw(count)]
-        while sum(len(r["input_ids"]) for r in drawn) < self.budget:
-            drawn.append(self.draw(count))
+        pool = [self.draw(count)]
+        while sum(len(r["input_ids"]) for r in pool) < POOL * self.budget:
+            pool.append(self.draw(count))
+        pool.sort(key=lambda r: len(r["input_ids"]))
+        size = max(1, len(pool) // POOL)
+        start = int(torch.randint(len(pool) - size + 1, ()))
+        drawn = pool[start : start + size]
         batch = self.adapter.pad(drawn)
         width = batch["labels"].shape[1]
         batch["phoneme"] = torch.stack(
