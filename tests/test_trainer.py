@@ -9,7 +9,15 @@ from conftest import make_prompt
 
 from intp.adapters.ar import ARAdapter
 from intp.adapters.base import Example
-from intp.trainer import Pair, Recipe, reference_scores, step_loss, train
+from intp.trainer import (
+    Pair,
+    Recipe,
+    Reference,
+    cached_reference,
+    reference_scores,
+    step_loss,
+    train,
+)
 
 QUICK = Recipe(beta=0.1, lr=3e-3, warmup_steps=4, batch_pairs=4, epochs=2, save_every=2)
 
@@ -28,8 +36,13 @@ def preferences(count: int, shuffled: bool = False) -> list[Pair]:
     return pairs
 
 
+def reference_of(adapter: ARAdapter, pairs: list[Pair]) -> Reference:
+    scores = reference_scores(adapter, pairs, QUICK)
+    return cached_reference({f"0/{name}": value for name, value in scores.items()})
+
+
 def held_out_accuracy(policy: ARAdapter, reference: ARAdapter, pairs: list[Pair]) -> float:
-    known = reference_scores(reference, pairs, 8)
+    known = reference_of(reference, pairs)
     return step_loss(policy, policy.model, pairs, known, QUICK)[1]["accuracy"]
 
 
@@ -38,7 +51,7 @@ def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, t
     found = {}
     for shuffled in (False, True):
         policy = copy.deepcopy(adapter)
-        log = train(policy, preferences(40, shuffled), QUICK, tmp_path / str(shuffled))
+        log = train(policy, preferences(40, shuffled), QUICK, tmp_path / str(shuffled)).log
         assert log[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
         assert log[0]["margin"] == pytest.approx(0, abs=1e-3)
         found[shuffled] = held_out_accuracy(policy, adapter, held_out)
@@ -49,7 +62,7 @@ def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, t
 def test_the_reference_gets_no_gradient(adapter: ARAdapter):
     pairs = preferences(3)
     reference = copy.deepcopy(adapter)
-    known = reference_scores(reference, pairs, 4)
+    known = reference_of(reference, pairs)
     step_loss(adapter, adapter.model, pairs, known, QUICK)[0].backward()
     assert all(p.grad is None for p in reference.model.parameters())
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in adapter.model.parameters())
@@ -58,7 +71,7 @@ def test_the_reference_gets_no_gradient(adapter: ARAdapter):
 def test_equal_answers_give_no_gradient(adapter: ARAdapter):
     pair = preferences(1)[0]
     same = [Pair("same", pair.chosen, pair.chosen)]
-    step_loss(adapter, adapter.model, same, reference_scores(adapter, same, 1), QUICK)[0].backward()
+    step_loss(adapter, adapter.model, same, reference_of(adapter, same), QUICK)[0].backward()
     assert max(p.grad.abs().max() for p in adapter.model.parameters()) < 1e-6
 
 
@@ -70,9 +83,7 @@ def test_swapping_roles_flips_the_margin(adapter: ARAdapter):
     pairs = preferences(4)
     swapped = [Pair(p.id, p.rejected, p.chosen) for p in pairs]
     margins = [
-        step_loss(adapter, adapter.model, rows, reference_scores(reference, rows, 4), QUICK)[1][
-            "margin"
-        ]
+        step_loss(adapter, adapter.model, rows, reference_of(reference, rows), QUICK)[1]["margin"]
         for rows in (pairs, swapped)
     ]
     assert margins[0] == pytest.approx(-margins[1], abs=1e-4)
@@ -105,7 +116,7 @@ def test_a_killed_run_ends_as_one_never_killed(adapter: ARAdapter, tmp_path, mon
 
 def test_sft_raises_the_likelihood_of_the_chosen(adapter: ARAdapter, tmp_path):
     recipe = Recipe(method="sft", lr=1e-3, warmup_steps=2, batch_pairs=4, epochs=2)
-    log = train(adapter, preferences(16), recipe, tmp_path)
+    log = train(adapter, preferences(16), recipe, tmp_path).log
     assert log[-1]["loss"] < log[0]["loss"]
 
 

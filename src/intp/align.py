@@ -96,11 +96,11 @@ def align(
     never meets its state.
     """
     work = WORK / "align" / out.stem / fingerprint(adapter, pairs, rule)
-    log = train(adapter, pairs, rule, work, progress)
+    run = train(adapter, pairs, rule, work, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     adapter.save(out.with_suffix(".partial"))
     out.with_suffix(".partial").replace(out)
-    return pd.DataFrame(log)
+    return pd.DataFrame(run.log)
 
 
 def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:

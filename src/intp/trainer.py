@@ -1,17 +1,22 @@
 """One loop on accelerate that aligns any adapter: DPO on pairs, or SFT on the chosen only."""
 
+import copy
 import json
-from collections.abc import Sequence
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from intp.adapters.base import Adapter, Example
+from intp.adapters.base import Adapter, Draw, Example, draw
 from intp.losses import preference_loss
 
 
@@ -35,28 +40,53 @@ class Pair:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train (Appendix D): AdamW (0.9, 0.999), warm-up, then inverse square root."""
+    """How to train (Appendix D): AdamW (0.9, 0.999), warm-up, then inverse square root.
+
+    `kind` and `label_smoothing` as in `preference_loss`; `length_normalised` divides each score by
+    its positions; `sft_weight` adds that much of the chosen's mean loss (0 in the paper's runs).
+    `reference="cached"` scores every pair once before the policy moves, "live" in every step, by a
+    frozen copy or, where the model is a PEFT one, by the model without its adapters.
+    `batch_pairs` counts over all processes; `micro_pairs` at a time fit into memory.
+    """
 
     method: str = "dpo"
     beta: float = 0.1
     kind: str = "sigmoid"
+    label_smoothing: float = 0.0
+    length_normalised: bool = False
+    sft_weight: float = 0.0
+    reference: str = "cached"
+    share_noise: bool = False
     lr: float = 5e-6
     warmup_steps: int = 4000
     epochs: int = 1
     batch_pairs: int = 8
+    micro_pairs: int | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
     seed: int = 0
     save_every: int = 50
+    evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in ("dpo", "sft"):
             raise ValueError(f"method: expected 'dpo' or 'sft', got {self.method!r}")
+        if self.reference not in ("cached", "live"):
+            raise ValueError(f"reference: expected 'cached' or 'live', got {self.reference!r}")
 
     def rate(self, step: int) -> float:
         """Share of `lr` at `step`: linear to 1 over the warm-up, then the inverse square root."""
         warm = max(1, self.warmup_steps)
         return min((step + 1) / warm, (warm / (step + 1)) ** 0.5)
+
+    @property
+    def scoring(self) -> dict[str, str]:
+        """The reduction to score with: the adapter's own, unless scores are length-normalised."""
+        return {"reduction": "mean"} if self.length_normalised else {}
+
+
+Scores = dict[str, tuple[float, float]]
+Reference = Callable[[dict[str, Tensor], list[str]], Tensor]
 
 
 def batches(pairs: Sequence[Pair], size: int, seed: int) -> list[list[Pair]]:
@@ -67,38 +97,101 @@ def batches(pairs: Sequence[Pair], size: int, seed: int) -> list[list[Pair]]:
     return [cut[i] for i in order]
 
 
+def pair_inputs(
+    adapter: Adapter, pairs: Sequence[Pair], recipe: Recipe, epoch: int
+) -> dict[str, Tensor]:
+    """The batch of all chosen, then all rejected answers, with the draws of this epoch."""
+    seed = recipe.seed * 1_000 + epoch
+
+    def chance(pair: Pair, example: Example) -> Draw:
+        return draw(pair.id, example, seed, share_noise=recipe.share_noise)
+
+    examples = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+    draws = [chance(p, p.chosen) for p in pairs] + [chance(p, p.rejected) for p in pairs]
+    return adapter.batch(examples, draws)
+
+
 @torch.no_grad()
 def reference_scores(
-    adapter: Adapter, pairs: Sequence[Pair], size: int, progress: str | None = None
-) -> dict[str, tuple[float, float]]:
-    """log p_ref of chosen and rejected of every pair, computed once before the policy moves."""
+    adapter: Adapter,
+    pairs: Sequence[Pair],
+    recipe: Recipe,
+    epoch: int = 0,
+    progress: str | None = None,
+) -> Scores:
+    """The reference's scores of chosen and rejected of every pair, before the policy moves."""
     adapter.model.eval()
-    scores: dict[str, tuple[float, float]] = {}
+    scores: Scores = {}
+    size = recipe.micro_pairs or recipe.batch_pairs
     for batch in tqdm(batches(pairs, size, 0), desc=progress, disable=progress is None):
-        examples = [p.chosen for p in batch] + [p.rejected for p in batch]
-        chosen, rejected = adapter.score(adapter.model, adapter.batch(examples)).chunk(2)
+        inputs = pair_inputs(adapter, batch, recipe, epoch)
+        chosen, rejected = adapter.score(adapter.model, inputs, **recipe.scoring).chunk(2)
         for pair, w, l in zip(batch, chosen.tolist(), rejected.tolist(), strict=True):
             scores[pair.id] = (w, l)
     return scores
+
+
+def cached_scores(adapter: Adapter, pairs: Sequence[Pair], recipe: Recipe, work: Path) -> Scores:
+    """`reference_scores` of all epochs by "epoch/pair", kept beside the run: a resumed policy is no
+    longer the reference. Scores without chance are computed once for all epochs."""
+    path, scores = work / "reference.json", {}
+    if path.is_file():
+        return {k: tuple(v) for k, v in json.loads(path.read_text()).items()}
+    for epoch in range(recipe.epochs):
+        if epoch == 0 or adapter.stochastic:
+            found = reference_scores(adapter, pairs, recipe, epoch)
+        scores |= {f"{epoch}/{name}": value for name, value in found.items()}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(scores))
+    partial.replace(path)
+    return scores
+
+
+def cached_reference(scores: Scores) -> Reference:
+    """Looks up the scores [2 B] of pairs by their keys."""
+
+    def look_up(inputs: dict[str, Tensor], keys: list[str]) -> Tensor:
+        known = torch.tensor([scores[key] for key in keys], dtype=torch.float64)
+        return known.T.flatten()
+
+    return look_up
+
+
+def live_reference(adapter: Adapter, recipe: Recipe) -> Reference:
+    """Scores [2 B] by a frozen copy of the model as it is now, or by PEFT's base model."""
+    model = adapter.model
+    peft = hasattr(model, "disable_adapter")
+    frozen = model if peft else copy.deepcopy(model).requires_grad_(False).eval()
+
+    def score(inputs: dict[str, Tensor], keys: list[str]) -> Tensor:
+        with torch.no_grad(), model.disable_adapter() if peft else nullcontext():
+            return adapter.score(frozen, inputs, **recipe.scoring)
+
+    return score
 
 
 def step_loss(
     adapter: Adapter,
     model: nn.Module,
     batch: list[Pair],
-    reference: dict[str, tuple[float, float]],
+    reference: Reference | None,
     recipe: Recipe,
+    epoch: int = 0,
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch of pairs and what to log of it."""
-    if recipe.method == "sft":
-        inputs = adapter.batch([p.chosen for p in batch])
-        loss = -adapter.score(model, inputs, reduction="mean").mean()
+    if reference is None:
+        loss = sft_loss(adapter, model, batch)
         return loss, {"loss": loss.item()}
-    examples = [p.chosen for p in batch] + [p.rejected for p in batch]
-    chosen, rejected = adapter.score(model, adapter.batch(examples)).chunk(2)
-    known = torch.tensor([reference[p.id] for p in batch], dtype=chosen.dtype)
+    inputs = pair_inputs(adapter, batch, recipe, epoch)
+    scores = adapter.score(model, inputs, **recipe.scoring)
+    known = reference(inputs, [f"{epoch}/{p.id}" for p in batch]).to(scores)
+    chosen_logratio, rejected_logratio = (scores - known).chunk(2)
     out = preference_loss(
-        chosen - known[:, 0], rejected - known[:, 1], beta=recipe.beta, kind=recipe.kind
+        chosen_logratio,
+        rejected_logratio,
+        beta=recipe.beta,
+        kind=recipe.kind,
+        label_smoothing=recipe.label_smoothing,
     )
     parts = {
         "loss": out.loss.item(),
@@ -107,7 +200,42 @@ def step_loss(
         "margin": out.margin.mean().item(),
         "accuracy": out.accuracy.mean().item(),
     }
-    return out.loss, parts
+    if not recipe.sft_weight:
+        return out.loss, parts
+    sft = sft_loss(adapter, model, batch)
+    return out.loss + recipe.sft_weight * sft, parts | {"sft": sft.item()}
+
+
+def sft_loss(adapter: Adapter, model: nn.Module, batch: list[Pair]) -> Tensor:
+    """The pretraining loss of the chosen answers, a mean over positions (Section 5.2)."""
+    inputs = adapter.batch([p.chosen for p in batch], [draw(p.id, p.chosen, 0) for p in batch])
+    return -adapter.score(model, inputs, reduction="mean").mean()
+
+
+@dataclass(frozen=True)
+class Share:
+    """Pairs that one process scores at once, and their weight in the mean of all processes."""
+
+    pairs: list[Pair]
+    weight: float
+
+
+def shares(batch: list[Pair], rank: int, world: int, micro: int | None) -> list[Share]:
+    """What process `rank` of `world` does of a batch, `micro` pairs at a time; every process gets
+    equally many shares, the last ones perhaps without weight."""
+    part, most = batch[rank::world], math.ceil(len(batch) / world)
+    size = micro or most
+    rounds = math.ceil(most / size)
+    cuts = [part[i * size : (i + 1) * size] for i in range(rounds)]
+    return [Share(cut or batch[:1], len(cut) * world / len(batch)) for cut in cuts]
+
+
+@dataclass
+class Run:
+    """A finished (or resumed) run: one row of the log a step, and the weights it ended with."""
+
+    log: list[dict[str, float]]
+    weights: dict[str, Tensor]
 
 
 def train(
@@ -116,72 +244,128 @@ def train(
     recipe: Recipe,
     work: Path,
     progress: str | None = None,
-) -> list[dict[str, float]]:
-    """Align `adapter.model` in place; returns the log, one row a step.
+    evaluate: Callable[[], float] | None = None,
+) -> Run:
+    """Align `adapter.model` in place, alone or under `accelerate launch`.
 
-    Runs from `work/last.pt` if it was killed before; the finished run is the same either way.
-    Raises ValueError when there is nothing to learn from.
+    Goes on from `work/last` if it was killed before; the finished run is the same either way. With
+    `evaluate` (an error on the development set, asked every `evaluate_every` steps) the weights of
+    the lowest error win, the earliest among equals. Raises ValueError without pairs.
     """
     if not pairs:
         raise ValueError("no pairs to train on: mine with a lower threshold or more prompts")
     torch.set_flush_denormal(True)
     set_seed(recipe.seed)
     work.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    reference: dict[str, tuple[float, float]] = {}
-    if recipe.method == "dpo":
-        reference = cached_scores(adapter, pairs, recipe.batch_pairs, work / "reference.json")
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision())
+    reference = make_reference(adapter, pairs, recipe, work, accelerator)
     optimizer = torch.optim.AdamW(
         adapter.model.parameters(), recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay
     )
     model, optimizer = accelerator.prepare(adapter.model, optimizer)
     plan = [
-        batch
+        (epoch, batch)
         for epoch in range(recipe.epochs)
         for batch in batches(pairs, recipe.batch_pairs, recipe.seed + epoch)
     ]
-    start, log = resume(work / "last.pt", model, optimizer)
+    log = resume(accelerator, work)
     model.eval()  # dropout off, as in the reference: a margin must not hang on chance
-    for step in tqdm(range(start, len(plan)), desc=progress, disable=progress is None):
+    quiet = progress is None or not accelerator.is_main_process
+    for step in tqdm(range(len(log), len(plan)), progress, disable=quiet):
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr * recipe.rate(step)
-        loss, parts = step_loss(adapter, model, plan[step], reference, recipe)
-        optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(loss)
-        norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
-        optimizer.step()
-        log.append({"step": step + 1} | parts | {"grad_norm": float(norm)})
-        if (step + 1) % recipe.save_every == 0:
-            save_state(work / "last.pt", model, optimizer, log)
-    save_state(work / "last.pt", model, optimizer, log)
-    return log
+        epoch, batch = plan[step]
+        row = update(adapter, model, optimizer, accelerator, batch, reference, recipe, epoch)
+        log.append({"step": step + 1} | row)
+        due = recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0
+        if evaluate is not None and (due or step + 1 == len(plan)):
+            keep_best(accelerator, model, work, log, evaluate())
+            model.eval()
+        if (step + 1) % recipe.save_every == 0 or step + 1 == len(plan):
+            save_state(accelerator, work, log)
+    if evaluate is not None:
+        accelerator.unwrap_model(model).load_state_dict(load_file(work / "best.safetensors"))
+    return Run(log, accelerator.get_state_dict(model))
 
 
-def cached_scores(
-    adapter: Adapter, pairs: Sequence[Pair], size: int, path: Path
-) -> dict[str, tuple[float, float]]:
-    """`reference_scores`, kept beside the run: a resumed policy is no longer the reference."""
-    if path.is_file():
-        return {k: tuple(v) for k, v in json.loads(path.read_text()).items()}
-    scores = reference_scores(adapter, pairs, size)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(scores))
-    partial.replace(path)
-    return scores
+def precision() -> str:
+    """bf16 where the device multiplies it in hardware; elsewhere it is slower than float32."""
+    known = torch.cpu.get_capabilities()
+    fast = known.get("avx512_bf16") or known.get("amx_bf16")
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fast else "no"
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, log: list) -> None:
-    """Write the state of a run whole."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log}
-    torch.save(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").replace(path)
+def make_reference(
+    adapter: Adapter, pairs: Sequence[Pair], recipe: Recipe, work: Path, accelerator: Accelerator
+) -> Reference | None:
+    """How the reference is scored; None for SFT, which has none."""
+    if recipe.method == "sft":
+        return None
+    adapter.model.to(accelerator.device)
+    if recipe.reference == "live":
+        return live_reference(adapter, recipe)
+    with accelerator.main_process_first():
+        return cached_reference(cached_scores(adapter, pairs, recipe, work))
 
 
-def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list]:
-    """The step to go on from and the log so far; a fresh start if there is no state."""
-    if not path.is_file():
-        return 0, []
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return len(state["log"]), state["log"]
+def update(
+    adapter: Adapter,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    batch: list[Pair],
+    reference: Reference | None,
+    recipe: Recipe,
+    epoch: int,
+) -> dict[str, float]:
+    """One optimizer step on a batch, shared out over processes and memory; what to log of it."""
+    mine = shares(batch, accelerator.process_index, accelerator.num_processes, recipe.micro_pairs)
+    row: dict[str, Tensor] = {}
+    optimizer.zero_grad(set_to_none=True)
+    for number, share in enumerate(mine):
+        last = number + 1 == len(mine)
+        with nullcontext() if last else accelerator.no_sync(model):
+            loss, parts = step_loss(adapter, model, share.pairs, reference, recipe, epoch)
+            accelerator.backward(loss * share.weight)
+        for key, value in parts.items():
+            row[key] = row.get(key, 0.0) + torch.tensor(value * share.weight, dtype=torch.float32)
+    norm = accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimizer.step()
+    values = accelerator.reduce(torch.stack(list(row.values())).to(accelerator.device), "mean")
+    return dict(zip(row, values.tolist(), strict=True)) | {"grad_norm": float(norm)}
+
+
+def keep_best(
+    accelerator: Accelerator, model: nn.Module, work: Path, log: list[dict], error: float
+) -> None:
+    """Log a development error; keep the weights that it is the lowest of."""
+    known = [row["development"] for row in log if "development" in row]
+    log[-1]["development"] = error
+    weights = accelerator.get_state_dict(model)
+    if accelerator.is_main_process and error < min(known, default=float("inf")):
+        save_file({k: v.contiguous() for k, v in weights.items()}, work / "best.partial")
+        (work / "best.partial").replace(work / "best.safetensors")
+
+
+def save_state(accelerator: Accelerator, work: Path, log: list[dict[str, float]]) -> None:
+    """Write the state of a run whole: beside the last one, then in its place."""
+    partial, last, old = work / "partial", work / "last", work / "old"
+    accelerator.save_state(str(partial))
+    if accelerator.is_main_process:
+        (partial / "log.json").write_text(json.dumps(log))
+        if last.exists():
+            last.replace(old)
+        partial.replace(last)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator: Accelerator, work: Path) -> list[dict[str, float]]:
+    """Load the last whole state; the log so far, empty for a fresh start."""
+    for name in ("last", "old"):
+        if (work / name / "log.json").is_file():
+            accelerator.load_state(str(work / name))
+            return json.loads((work / name / "log.json").read_text())
+    return []

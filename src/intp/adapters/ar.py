@@ -51,6 +51,8 @@ class ARConfig:
 class ARAdapter:
     """Llama (or any causal LM configuration) on the tokens of `SpeechTokenizer`."""
 
+    stochastic = False
+
     def __init__(
         self, config: ARConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None
     ):

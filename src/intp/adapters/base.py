@@ -70,6 +70,7 @@ class Adapter(Protocol):
     """The one place that knows a model; everything else takes adapters (`docs/adapters.md`)."""
 
     model: nn.Module
+    stochastic: bool  # whether a score hangs on its draw
 
     def encode(self, samples: np.ndarray) -> Tensor:
         """Speech [N] at 16 kHz to the target representation of `Example`."""
