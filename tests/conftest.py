@@ -9,8 +9,7 @@ from intp.adapters.base import Prompt
 from intp.tokenizer import SpeechTokenizer, TokenizerConfig
 
 
-@pytest.fixture(scope="session")
-def tokenizer() -> SpeechTokenizer:
+def tiny_tokenizer() -> SpeechTokenizer:
     """A tiny tokenizer with random weights."""
     torch.manual_seed(0)
     config = TokenizerConfig(
@@ -20,8 +19,7 @@ def tokenizer() -> SpeechTokenizer:
     return SpeechTokenizer(config).eval()
 
 
-@pytest.fixture
-def adapter(tokenizer: SpeechTokenizer) -> ARAdapter:
+def tiny_ars(tokenizer: SpeechTokenizer) -> ARAdapter:
     """A tiny ARS with random weights."""
     torch.manual_seed(1)
     sizes = {
@@ -29,6 +27,18 @@ def adapter(tokenizer: SpeechTokenizer) -> ARAdapter:
         "num_attention_heads": 2, "num_key_value_heads": 2,
     }  # fmt: skip
     return ARAdapter(ARConfig(phonemes=list("abcd ."), model=sizes), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> SpeechTokenizer:
+    """One tiny tokenizer for all."""
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def adapter(tokenizer: SpeechTokenizer) -> ARAdapter:
+    """A tiny ARS of its own for every test."""
+    return tiny_ars(tokenizer)
 
 
 def make_prompt(name: str, target: str = "abcd.", seconds: float = 1.0) -> Prompt:

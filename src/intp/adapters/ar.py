@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from intp.adapters.base import Draw, Example, Prompt, Speech
 from intp.audio import griffin_lim, log_mel
@@ -29,9 +29,10 @@ from intp.tokenizer import TOKEN_RATE, SpeechTokenizer
 
 @dataclass(frozen=True)
 class ARConfig:
-    """Vocabulary and sizes. `text_positions="rate"` spreads the phonemes' rotary positions at the
-    reference's speaking rate (tokens a phoneme), so that text and speech share one time axis;
-    `"plain"` counts them, as the published relatives do."""
+    """Vocabulary and sizes; `model` is any causal LM's configuration for transformers, of which
+    `model_type` (llama by default) names the architecture. `text_positions="rate"` spreads the
+    phonemes' rotary positions at the reference's speaking rate (tokens a phoneme), so that text and
+    speech share one time axis; `"plain"` counts them, as the published relatives do."""
 
     tokens: int = 1000
     phonemes: list[str] = field(default_factory=list)
@@ -61,8 +62,9 @@ class ARAdapter:
         self.phone_ids = {p: config.tokens + i for i, p in enumerate(config.phonemes)}
         if model is None:
             vocabulary = config.tokens + len(config.phonemes) + len(self.ids)
+            sizes = {"model_type": "llama", "vocab_size": vocabulary} | config.model
             model = AutoModelForCausalLM.from_config(
-                LlamaConfig(vocab_size=vocabulary, **config.model), attn_implementation="sdpa"
+                AutoConfig.for_model(**sizes), attn_implementation="sdpa"
             )
         self.model = model.eval()
 
