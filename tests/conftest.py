@@ -6,7 +6,7 @@ import torch
 
 from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Prompt
-from intp.tokenizer import SpeechTokenizer, TokenizerConfig
+from networks.tokenizer import SpeechTokenizer, TokenizerConfig
 
 
 def tiny_tokenizer() -> SpeechTokenizer:

@@ -9,8 +9,8 @@ from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Adapter, Example
 from intp.conformance import conformance, table
 from intp.losses import IGNORE
-from intp.tokenizer import SpeechTokenizer
 from intp.trainer import Pair
+from networks.tokenizer import SpeechTokenizer
 
 
 def pairs(adapter: Adapter) -> list[Pair]:

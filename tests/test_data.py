@@ -10,7 +10,7 @@ import pytest
 
 from intp.corpus import Utterance, read_manifest
 from intp.paths import DATA
-from intp.phonemes import phonemise
+from texts.phonemes import phonemise
 
 PARTS = {"evaluation": 60, "development": 16}
 DIRECTIONS = {

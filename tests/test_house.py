@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from intp import clean
 from intp.paths import NOTEBOOKS, ROOT
+from report import clean
 
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 

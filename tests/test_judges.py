@@ -16,7 +16,6 @@ from transformers import WhisperForConditionalGeneration as Whisper
 
 from intp.audio import AudioError, load_audio
 from intp.corpus import Utterance, read_audio, read_manifest
-from intp.normalise import NORMALISER_VERSION, count_errors
 from intp.paths import DATA
 from intp.score import MissingSpeech, judge_speech
 from judges import (
@@ -31,6 +30,7 @@ from judges import (
 )
 from judges.wavlm import WavLMSimilarity
 from judges.whisper import split_at_pauses
+from texts.normalise import NORMALISER_VERSION, count_errors
 
 RATE = 16_000
 MINI = {

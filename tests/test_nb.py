@@ -12,8 +12,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from intp import clean, nb
+from intp import nb
 from intp.paths import PARAMS, ROOT
+from report import clean
 
 PARAMETERS = 'scale: str | None = None\ntext = "x"  # what to say\noverrides: dict = {}'
 BUSY = """\

@@ -2,7 +2,7 @@
 
 import pytest
 
-from intp.normalise import (
+from texts.normalise import (
     NORMALISER_VERSION,
     Errors,
     count_errors,

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from intp.paper import PAPER_TABLES, contradictions, paper_cells, select
+from report.paper import PAPER_TABLES, contradictions, paper_cells, select
 
 DOCS = PAPER_TABLES.parents[2] / "docs" / "paper-loose-ends.md"
 
@@ -140,7 +140,7 @@ def test_an_average_wrong_by_one_cell_is_found(monkeypatch: pytest.MonkeyPatch) 
     cells = paper_cells()
     changed = (cells["row"] == "Ints v2") & (cells["column"] == "regular WER")
     cells.loc[changed, ["value", "number"]] = ["2.31", 2.31]
-    monkeypatch.setattr("intp.paper.paper_cells", lambda: cells)
+    monkeypatch.setattr("report.paper.paper_cells", lambda: cells)
     wrong = contradictions().query("not supports and id == ''")
     assert list(wrong["where"]) == ["6:Ints v2:avg WER"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from intp.tokenizer import FSQ, SpeechTokenizer
+from networks.tokenizer import FSQ, SpeechTokenizer
 from zoo.ars import align
 from zoo.loop import Schedule, StepBatches, pretrain
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from intp.corpus import read_audio, read_manifest
-from intp.normalise import count_errors
 from intp.params import load_params
 from intp.paths import DATA
 from judges import build_recogniser
 from judges.ctranslate2 import write_folder
+from texts.normalise import count_errors
 
 Transcribe = Callable[[list[np.ndarray], list[str]], list[str]]
 

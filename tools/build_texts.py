@@ -17,7 +17,7 @@ import pandas as pd
 
 from intp.corpus import read_manifest
 from intp.paths import DATA, ROOT
-from intp.phonemes import HAN, phonemise
+from texts.phonemes import HAN, phonemise
 
 VERSION = "1"
 SEED = 20250

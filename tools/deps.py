@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from intp.paths import ROOT
 
 SRC = ROOT / "src"
+PACKAGES = {path.name for path in SRC.iterdir() if (path / "__init__.py").is_file()}
 
 
 def source(path: Path) -> str:
@@ -42,7 +43,7 @@ def imported(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = {module_file(n) for n in names if n.split(".")[0] in ("intp", "judges")}
+    files = {module_file(n) for n in names if n.split(".")[0] in PACKAGES}
     return {f for f in files if f is not None and f.stat().st_size > 0}
 
 
@@ -55,10 +56,19 @@ def closure(path: Path) -> set[Path]:
             seen.add(found)
             stack.append(found)
             if found.name == "models.py":
-                adapters = [p for p in (SRC / "intp" / "adapters").glob("*.py") if p.stat().st_size]
+                adapters = named_adapters()
                 seen.update(adapters)
                 stack.extend(adapters)
     return seen
+
+
+def named_adapters() -> list[Path]:
+    """The files of the adapters that the scales' parameters name."""
+    found = set()
+    for path in sorted((ROOT / "params").glob("*.yaml")):
+        models = YAML(typ="safe").load(path.read_text("utf-8"))["models"]
+        found |= {module_file(m["adapter"].partition(":")[0]) for m in models.values()}
+    return sorted(f for f in found if f is not None)
 
 
 def entry_points(cmd: str) -> list[Path]:

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from intp.audio import SAMPLE_RATE
 from intp.corpus import Utterance, read_manifest, write_shard
-from intp.normalise import wer_units
 from intp.paths import DATA, WORK
-from intp.phonemes import phonemise
+from texts.normalise import wer_units
+from texts.phonemes import phonemise
 from tools.record import KOKORO_RATE, PARTS, SHARD, finish, read_lines
 
 FETCHED = WORK / "grow"

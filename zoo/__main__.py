@@ -17,7 +17,7 @@ from intp.corpus import Utterance, mel_cache, read_manifest
 from intp.models import load_tokenizer
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
-from intp.tokenizer import SpeechTokenizer, TokenizerConfig
+from networks.tokenizer import SpeechTokenizer, TokenizerConfig
 from zoo.ars import ARTask, Segment, cached_segments
 from zoo.loop import Schedule, pretrain
 from zoo.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics

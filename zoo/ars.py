@@ -13,7 +13,7 @@ from tqdm import tqdm
 from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from intp.losses import IGNORE
-from intp.tokenizer import SpeechTokenizer
+from networks.tokenizer import SpeechTokenizer
 from zoo.tokenizer import ctc_labels, pad_even
 
 POOL = 4  # batches' worth of rows that one batch is picked from

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from intp.corpus import Utterance
-from intp.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
+from networks.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
 from zoo.loop import StepBatches
 
 

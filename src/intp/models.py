@@ -6,7 +6,7 @@ from pathlib import Path
 from intp.adapters.base import Adapter
 from intp.params import Params
 from intp.paths import CHECKPOINTS, ROOT
-from intp.tokenizer import SpeechTokenizer
+from networks.tokenizer import SpeechTokenizer
 
 
 def load_tokenizer() -> SpeechTokenizer:

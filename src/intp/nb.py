@@ -31,9 +31,9 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from ruamel.yaml import YAML
 
-from intp import clean
 from intp.params import ParamsError, load_params
 from intp.paths import ROOT, WORK, reports, results
+from report import clean
 
 SECRET = re.compile(r"key|secret|password|token(?!s|i)", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -10,7 +10,7 @@ from intp.adapters.base import Prompt
 from intp.corpus import Utterance, read_audio, read_manifest
 from intp.params import Params
 from intp.paths import DATA, ROOT
-from intp.phonemes import phonemise
+from texts.phonemes import phonemise
 
 DIRECTIONS = {
     "en2en": ("en", "en"),

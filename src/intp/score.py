@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from intp.audio import SAMPLE_RATE
-from intp.normalise import NORMALISER_VERSION, Kind, count_errors
 from judges import Quality, Recogniser, Similarity, cosine
+from texts.normalise import NORMALISER_VERSION, Kind, count_errors
 
 
 class MissingSpeech(LookupError):

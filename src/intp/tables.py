@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from intp.paper import paper_cells
 from intp.params import Params
 from intp.statistics import Estimate, paired, stratified_mean
+from report.paper import paper_cells
 
 CELL_COLUMNS = [
     "table", "row", "column", "value", "low", "high", "n", "unit", "paper", "note", "stage", "notebook",

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from intp.adapters.base import Draw, Example, Prompt, Speech
 from intp.audio import griffin_lim, log_mel
 from intp.losses import IGNORE, ar_logps
-from intp.tokenizer import TOKEN_RATE, SpeechTokenizer
+from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from tqdm import tqdm
 from intp.adapters.base import Draw, Example, Prompt, Speech
 from intp.audio import griffin_lim, log_mel
 from intp.losses import masked_logps
-from intp.tokenizer import TOKEN_RATE, SpeechTokenizer
 from networks.maskgct import MaskGCT_T2S
 from networks.maskgct_sampling import Unmasking, masked_share, unmask
+from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
 
 LEAST_TIME, LEAST_MASKED = 1e-5, 0.2  # upstream's bounds of t and of the share it masks
 

@@ -82,7 +82,7 @@ def clean(path: Path) -> bool:
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    return [{"module": "intp.clean"}]
+    return [{"module": "report.clean"}]
 
 
 def _load_jupyter_server_extension(app: Any) -> None:

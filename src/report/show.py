@@ -13,7 +13,7 @@ import soundfile
 from IPython.display import HTML
 
 from intp.audio import SAMPLE_RATE, log_mel
-from intp.normalise import error_units
+from texts.normalise import error_units
 
 plt.rcParams.update({"figure.dpi": 90, "svg.hashsalt": "intp", "axes.spines.top": False})
 plt.rcParams.update({"axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3})

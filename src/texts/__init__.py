@@ -1,0 +1,1 @@
+"""Text as models read it and as judges compare it."""
