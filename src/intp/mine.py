@@ -31,7 +31,7 @@ def judge_answers(
         path = folder / "manifest.parquet"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no speech; run `python -m intp.speech` first")
-        manifest = pd.read_parquet(path).drop(columns="target")
+        manifest = pd.read_parquet(path).drop(columns=["target", "bands"])
         missing = sorted(set(prompts["id"]) - set(manifest["prompt"]))
         if missing:
             raise ValueError(f"{folder}: no answer to prompts {missing[:5]}")

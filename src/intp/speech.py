@@ -104,7 +104,8 @@ def _shard(
                     "shard": rows.with_suffix(".tar").name,
                     "seconds": len(speech.samples) / SAMPLE_RATE,
                     "stopped": speech.stopped,
-                    "target": speech.target.numpy(),
+                    "target": speech.target.numpy().ravel(),
+                    "bands": speech.target.shape[1] if speech.target.ndim == 2 else 0,
                 }
             )
     write_shard(rows.with_suffix(".tar"), iter(audio), SAMPLE_RATE, "flac")
@@ -118,9 +119,10 @@ def read_speech(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[
 
 
 def read_targets(folder: Path) -> dict[str, torch.Tensor]:
-    """The models' own representation of each sample, by id."""
-    rows = pd.read_parquet(folder / "manifest.parquet", columns=["id", "target"])
-    return {row.id: torch.tensor(row.target) for row in rows.itertuples()}
+    """The models' own representation of each sample, tokens [N] or log-mel [T, bands], by id."""
+    rows = pd.read_parquet(folder / "manifest.parquet", columns=["id", "target", "bands"])
+    shapes = {row.id: (-1, row.bands) if row.bands else (-1,) for row in rows.itertuples()}
+    return {row.id: torch.tensor(row.target).reshape(shapes[row.id]) for row in rows.itertuples()}
 
 
 def file_key(path: Path) -> str:

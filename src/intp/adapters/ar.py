@@ -6,22 +6,26 @@ a sequence is `bos_phone, prompt and target phonemes, eos_phone, bos_target, pro
 tokens, eos_target`. Zero-shot: the reference recording and its text stand before the target.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from intp.adapters.base import Draw, Example, Prompt, Speech
+from intp.adapters.base import (
+    Draw,
+    Example,
+    Prompt,
+    Speech,
+    in_batches,
+    read_checkpoint,
+    write_checkpoint,
+)
 from intp.audio import griffin_lim, log_mel
 from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
@@ -202,32 +206,25 @@ class ARAdapter:
         progress: str | None = None,
     ) -> list[Speech]:
         """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].target_phonemes))
-        speech: dict[int, Speech] = {}
-        size = sampling.get("batch_size", 32)
-        with tqdm(total=len(prompts), desc=progress, disable=progress is None, unit="utt") as bar:
-            for start in range(0, len(order), size):
-                rows = order[start : start + size]
-                answers = self.generate(
-                    [prompts[i] for i in rows], sampling, [seeds[i] for i in rows]
-                )
-                for i, (tokens, stopped) in zip(rows, answers, strict=True):
-                    samples = self.decode(tokens, prompts[i].reference_speech)
-                    speech[i] = Speech(samples, tokens, seeds[i], stopped)
-                bar.update(len(rows))
-        return [speech[i] for i in range(len(prompts))]
+
+        def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
+            found = self.generate(some, sampling, drawn)
+            return [
+                Speech(self.decode(tokens, p.reference_speech), tokens, seed, stopped)
+                for p, seed, (tokens, stopped) in zip(some, drawn, found, strict=True)
+            ]
+
+        lengths = [len(p.target_phonemes) for p in prompts]
+        return in_batches(prompts, seeds, lengths, sampling.get("batch_size", 32), answer, progress)
 
     def save(self, path: Path) -> None:
         """Write weights (bf16) and configuration to one safetensors file."""
-        weights = {k: v.to(torch.bfloat16).contiguous() for k, v in self.model.state_dict().items()}
-        save_file(weights, path, metadata={"config": json.dumps(asdict(self.config))})
+        write_checkpoint(path, self.model, self.config)
 
     @classmethod
     def load(cls, path: Path, tokenizer: SpeechTokenizer) -> "ARAdapter":
         """Read what `save` wrote, in float32, strictly."""
-        with safe_open(path, "pt") as file:
-            config = ARConfig(**json.loads(file.metadata()["config"]))
-        adapter = cls(config, tokenizer)
-        weights = {k: v.float() for k, v in load_file(path).items()}
+        config, weights = read_checkpoint(path)
+        adapter = cls(ARConfig(**config), tokenizer)
         adapter.model.load_state_dict(weights, strict=True)
         return adapter

@@ -1,13 +1,18 @@
 """What every model adapter shares: a prompt, an example, and the protocol the rest relies on."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
@@ -96,3 +101,40 @@ class Adapter(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the model and its configuration to one safetensors file."""
+
+
+def in_batches(
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    lengths: Sequence[float],
+    size: int,
+    answer: Callable[[list[Prompt], list[int]], list[Speech]],
+    progress: str | None = None,
+) -> list[Speech]:
+    """`answer` every prompt in batches of `size` of similar length; answers in the order asked."""
+    order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    speech: dict[int, Speech] = {}
+    with tqdm(total=len(prompts), desc=progress, disable=progress is None, unit="utt") as bar:
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            found = answer([prompts[i] for i in rows], [seeds[i] for i in rows])
+            speech |= dict(zip(rows, found, strict=True))
+            bar.update(len(rows))
+    return [speech[i] for i in range(len(prompts))]
+
+
+def write_checkpoint(path: Path, model: nn.Module, config: Any) -> None:
+    """Weights (bf16), buffers (as they are) and the configuration, a dataclass, in one file."""
+    learned = dict(model.named_parameters())
+    weights = {
+        key: (value.to(torch.bfloat16) if key in learned else value).contiguous()
+        for key, value in model.state_dict().items()
+    }
+    save_file(weights, path, metadata={"config": json.dumps(asdict(config))})
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights, in float32, of what `write_checkpoint` wrote."""
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    return config, {key: value.float() for key, value in load_file(path).items()}

@@ -4,22 +4,26 @@ A sequence is the reference speech's frames, then the target's. The condition is
 speech, zero on the target; the text is that of both. Only target frames are scored (Eq. 7).
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
-from tqdm import tqdm
 
-from intp.adapters.base import Draw, Example, Prompt, Speech
+from intp.adapters.base import (
+    Draw,
+    Example,
+    Prompt,
+    Speech,
+    in_batches,
+    read_checkpoint,
+    write_checkpoint,
+)
 from intp.audio import HOP, N_MELS, SAMPLE_RATE, griffin_lim, log_mel
 from intp.losses import flow_matching_error
 from networks import f5
@@ -208,36 +212,25 @@ class FlowMatchingAdapter:
     ) -> list[Speech]:
         """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
         lengths = [len(p.reference_speech) * (1 + self.text(p)[2]) for p in prompts]
-        order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        speech: dict[int, Speech] = {}
-        size = sampling.get("batch_size", 16)
-        with tqdm(total=len(prompts), desc=progress, disable=progress is None, unit="utt") as bar:
-            for start in range(0, len(order), size):
-                rows = order[start : start + size]
-                answers = self.generate(
-                    [prompts[i] for i in rows], sampling, [seeds[i] for i in rows]
-                )
-                for i, (mel, whole) in zip(rows, answers, strict=True):
-                    speech[i] = Speech(self.decode(mel), mel, seeds[i], whole)
-                bar.update(len(rows))
-        return [speech[i] for i in range(len(prompts))]
+
+        def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
+            found = self.generate(some, sampling, drawn)
+            return [
+                Speech(self.decode(mel), mel, seed, whole)
+                for seed, (mel, whole) in zip(drawn, found, strict=True)
+            ]
+
+        return in_batches(prompts, seeds, lengths, sampling.get("batch_size", 16), answer, progress)
 
     def save(self, path: Path) -> None:
         """Write weights (bf16), buffers (as they are) and configuration to one safetensors file."""
-        learned = dict(self.model.named_parameters())
-        weights = {
-            key: (value.to(torch.bfloat16) if key in learned else value).contiguous()
-            for key, value in self.model.state_dict().items()
-        }
-        save_file(weights, path, metadata={"config": json.dumps(asdict(self.config))})
+        write_checkpoint(path, self.model, self.config)
 
     @classmethod
     def load(cls, path: Path, tokenizer: object = None) -> "FlowMatchingAdapter":
         """Read what `save` wrote, in float32, strictly; frames need no `tokenizer`."""
-        with safe_open(path, "pt") as file:
-            config = FlowMatchingConfig(**json.loads(file.metadata()["config"]))
-        adapter = cls(config)
-        weights = {k: v.float() for k, v in load_file(path).items()}
+        config, weights = read_checkpoint(path)
+        adapter = cls(FlowMatchingConfig(**config))
         adapter.model.load_state_dict(weights, strict=True)
         return adapter
 
