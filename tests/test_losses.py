@@ -123,3 +123,62 @@ def test_bad_arguments_are_named():
         preference_loss(double(0), double(0), beta=1, label_smoothing=0.6)
     with pytest.raises(ValueError, match="reduction"):
         ar_logps(torch.zeros(1, 1, 2), torch.zeros(1, 1).long(), "max")
+
+
+P = 0.8  # share of people who prefer the first answer
+
+
+def settle(scores, parameter: torch.Tensor, beta: float) -> float:
+    """Train on a preference that holds with probability P; beta times the log-ratio it ends with.
+
+    `scores()` gives the policy's scores [2] of the two answers; the reference is where it begins.
+    """
+    with torch.no_grad():
+        known = scores().clone()
+    optimizer = torch.optim.LBFGS(
+        [parameter], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-15,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        first, second = (scores() - known).split(1)
+        loss = P * preference_loss(first, second, beta=beta).loss
+        loss = loss + (1 - P) * preference_loss(second, first, beta=beta).loss
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    first, second = (scores() - known).detach()
+    return beta * (first - second).item()
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["ar", "masked"])
+def test_training_goes_where_the_closed_form_says(masked: bool):
+    """Eq. 10 (and 14): at the optimum beta * (log-ratio of w - log-ratio of l) = logit p."""
+    logits = torch.tensor([0.3, -0.2, 0.1, 0.9], dtype=torch.float64, requires_grad=True)
+    answers = torch.tensor([[1], [3]])
+
+    def scores() -> torch.Tensor:
+        both = logits.expand(2, 1, 4)
+        if masked:
+            return masked_logps(both, answers, torch.ones(2, 1, dtype=torch.bool))
+        return ar_logps(both, answers)
+
+    found = settle(scores, logits, beta=0.5)
+    assert found == pytest.approx(math.log(P / (1 - P)), abs=1e-6)
+
+
+def test_flow_matching_goes_where_a_line_solved_by_hand_says():
+    """A constant velocity v, targets a and b: the log-ratios differ by 2 (a - b)(v - v_ref), so v
+    ends at v_ref + logit(p) / (2 beta (a - b))."""
+    velocity = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    a, b, beta = 1.5, -0.5, 0.3
+    targets = torch.tensor([a, b], dtype=torch.float64).reshape(2, 1, 1)
+    mask = torch.ones(2, 1, dtype=torch.bool)
+
+    def scores() -> torch.Tensor:
+        return -flow_matching_error(velocity.expand(2, 1, 1), targets, mask)
+
+    settle(scores, velocity, beta)
+    assert velocity.item() == pytest.approx(0.7 + math.log(P / (1 - P)) / (2 * beta * (a - b)))

@@ -1,4 +1,4 @@
-"""`python -m zoo tokenizer|ars`: one frozen stage, resumable, its log and cost kept.
+"""`python -m zoo NAME`: one frozen stage, resumable, its log and cost kept.
 
 A finished run leaves `checkpoints/<name>.safetensors`, `results/pretraining/<name>.jsonl` and a
 row of `results/pretraining.csv`.
@@ -13,18 +13,23 @@ import pandas as pd
 import torch
 
 from intp.adapters.ar import ARAdapter, ARConfig
+from intp.adapters.flow_matching import FlowMatchingAdapter, FlowMatchingConfig
+from intp.adapters.masked import MaskedAdapter, MaskedConfig
 from intp.corpus import Utterance, mel_cache, read_manifest
 from intp.models import load_tokenizer
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
 from zoo.ars import ARTask, Segment, cached_segments
+from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
+from zoo.masked import MaskedTask
 from zoo.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
 
 HELD_OUT = 150
 LANGUAGES = ("en", "zh")
-TOKEN_CORPORA = ("corpus-wordnet", "corpus")  # what token models read; the tokenizer: corpus
+CORPORA = ("corpus-wordnet", "corpus")  # the held-out utterances come last; tokenizer: corpus
+LONGEST = 5  # utterances joined in a training row
 
 
 def schedule(params: Params, name: str) -> Schedule:
@@ -44,7 +49,7 @@ def corpus(name: str = "corpus") -> tuple[list[Utterance], dict[str, torch.Tenso
 def tokenised(tokenizer: SpeechTokenizer) -> tuple[list[Utterance], dict[str, list[Segment]]]:
     """All training utterances, the held-out ones last, and the tokens of their versions."""
     rows, versions = [], {}
-    for name in TOKEN_CORPORA:
+    for name in CORPORA:
         here, mels = corpus(name)
         rows += here
         versions |= cached_segments(tokenizer, here, mels, WORK / "pretrain" / f"{name}.pt")
@@ -64,18 +69,23 @@ def train_tokenizer(params: Params, work: Path) -> None:
     model.save(work / "tokenizer.safetensors")
 
 
+def parts(rows: list[Utterance]) -> tuple[list[Utterance], list[Utterance], list[str]]:
+    """Training rows, held-out rows and the phoneme symbols of both."""
+    return rows[:-HELD_OUT], rows[-HELD_OUT:], sorted({c for row in rows for c in row.phonemes})
+
+
 def train_ars(params: Params, work: Path) -> None:
     """Pretrain ARS on the tokenizer's codes."""
     spec = params.pretraining["ars-mini"]
     rows, versions = tokenised(load_tokenizer())
-    symbols = sorted({c for row in rows for c in row.phonemes})
+    training, held, symbols = parts(rows)
     config = ARConfig(phonemes=symbols, model=params.models["ars"].config)
     torch.manual_seed(params.seed)
     adapter = ARAdapter(config, load_tokenizer())
     adapter.model.set_attn_implementation("eager")  # the guided loss reads attention weights
-    held = [row for row in rows[-HELD_OUT:] if versions[row.id]]
+    held = [row for row in held if versions[row.id]]
     guided = int(spec.steps * spec.weights["guided_share"])
-    task = ARTask(adapter, rows[:-HELD_OUT], versions, spec.budget, 5, guided)
+    task = ARTask(adapter, training, versions, spec.budget, LONGEST, guided)
     pretrain(
         adapter.model, task, schedule(params, "ars-mini"), work, "ars-mini",
         lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
@@ -83,9 +93,52 @@ def train_ars(params: Params, work: Path) -> None:
     adapter.save(work / "ars-mini.safetensors")
 
 
+def train_flow(params: Params, work: Path) -> None:
+    """Pretrain F5-TTS on log-mels."""
+    rows, mels = [], {}
+    for name in CORPORA:
+        here, found = corpus(name)
+        rows, mels = rows + here, mels | found
+    training, held, symbols = parts(rows)
+    frames = torch.cat([mels[row.id].float() for row in training])
+    torch.manual_seed(params.seed)
+    config = FlowMatchingConfig(
+        phonemes=symbols,
+        mel_mean=round(frames.mean().item(), 4),
+        mel_std=round(frames.std().item(), 4),
+        model=params.models["f5"].config,
+    )
+    adapter = FlowMatchingAdapter(config)
+    task = FlowTask(adapter, training, mels, params.pretraining["f5-mini"].budget, LONGEST)
+    pretrain(
+        adapter.model, task, schedule(params, "f5-mini"), work, "f5-mini",
+        lambda: {f"held_out_{lang}": task.held_out(held, lang) for lang in LANGUAGES},
+    )  # fmt: skip
+    adapter.save(work / "f5-mini.safetensors")
+
+
+def train_masked(params: Params, work: Path) -> None:
+    """Pretrain MaskGCT on the tokenizer's codes."""
+    rows, versions = tokenised(load_tokenizer())
+    training, held, symbols = parts(rows)
+    config = MaskedConfig(phonemes=symbols, model=params.models["maskgct"].config)
+    torch.manual_seed(params.seed)
+    adapter = MaskedAdapter(config, load_tokenizer())
+    held = [row for row in held if versions[row.id]]
+    budget = params.pretraining["maskgct-mini"].budget
+    task = MaskedTask(adapter, training, versions, budget, LONGEST)
+    pretrain(
+        adapter.model, task, schedule(params, "maskgct-mini"), work, "maskgct-mini",
+        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
+    )  # fmt: skip
+    adapter.save(work / "maskgct-mini.safetensors")
+
+
 STAGES: dict[str, Callable[[Params, Path], None]] = {
     "tokenizer": train_tokenizer,
     "ars-mini": train_ars,
+    "f5-mini": train_flow,
+    "maskgct-mini": train_masked,
 }
 
 

@@ -14,9 +14,9 @@ from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from intp.losses import IGNORE
 from networks.tokenizer import SpeechTokenizer
+from zoo.rows import Speakers, chance, like_lengths
 from zoo.tokenizer import ctc_labels, pad_even
 
-POOL = 4  # batches' worth of rows that one batch is picked from
 VERSIONS = ((1.0, 0), (1.0, 1), (0.9, 0), (1.1, 1))  # stretch in time, shift in frames
 
 
@@ -111,23 +111,14 @@ class ARTask:
         self.adapter, self.budget, self.longest = adapter, budget, longest
         self.guidance_steps = guidance_steps
         self.versions = {r.id: versions[r.id] for r in rows if versions[r.id]}
-        self.groups: dict[str, list[Utterance]] = {}
-        self.languages: dict[str, list[Utterance]] = {}
-        for row in rows:
-            if row.id in self.versions:
-                self.groups.setdefault(max(row.voice, key=row.voice.get), []).append(row)
-                self.languages.setdefault(row.lang, []).append(row)
+        self.speakers = Speakers([r for r in rows if r.id in self.versions])
         layers = adapter.model.config.num_hidden_layers
         self.guided = (layers // 2 - 1, layers // 2)
 
     def draw(self, count: int) -> dict[str, Tensor]:
         """One row of `count` utterances: ids, positions, labels, and each label's phoneme."""
-        languages = list(self.languages.values())  # in turn alike, whatever the corpus holds
-        begin = languages[int(torch.randint(len(languages), ()))]
-        first = begin[int(torch.randint(len(begin), ()))]
-        group = self.groups[max(first.voice, key=first.voice.get)]
-        rows = [first] + [group[int(torch.randint(len(group), ()))] for _ in range(count - 1)]
-        pick = int(torch.randint(len(VERSIONS), ()))
+        rows = self.speakers.pick(count)
+        pick = chance(len(VERSIONS))
         picks = [self.versions[r.id][pick % len(self.versions[r.id])] for r in rows]
         separator = self.adapter.config.separator
         text = separator.join(r.phonemes for r in rows)
@@ -152,16 +143,9 @@ class ARTask:
         return torch.where(replace, torch.randint(self.adapter.config.tokens, ids.shape), ids)
 
     def make_batch(self, step: int) -> dict[str, Tensor]:
-        """The padded batch of a step: rows of equally many utterances and of like length, a
-        stretch of a larger draw in order of length, so that little of it is padding."""
-        count = 1 + int(torch.randint(self.longest, ()))
-        pool = [self.draw(count)]
-        while sum(len(r["input_ids"]) for r in pool) < POOL * self.budget:
-            pool.append(self.draw(count))
-        pool.sort(key=lambda r: len(r["input_ids"]))
-        size = max(1, len(pool) // POOL)
-        start = int(torch.randint(len(pool) - size + 1, ()))
-        drawn = pool[start : start + size]
+        """The padded batch of a step: rows of equally many utterances and of like length."""
+        count = 1 + chance(self.longest)
+        drawn = like_lengths(lambda: self.draw(count), lambda r: len(r["input_ids"]), self.budget)
         batch = self.adapter.pad(drawn)
         width = batch["labels"].shape[1]
         batch["phoneme"] = torch.stack(

@@ -149,18 +149,23 @@ class FlowMatchingAdapter:
 
         t is uniform and a pair's own; y_0 is the sample's own and depends on nothing else.
         """
-        rows, times = [], []
-        for example, draw in zip(examples, draws or [Draw(0, 0)] * len(examples), strict=True):
-            reference = self.encode(example.prompt.reference_speech)
-            speech = torch.cat([reference, example.target.to(reference)])
-            start = f5.noise(draw.own, len(speech), N_MELS)
-            time = torch.rand((), generator=torch.Generator().manual_seed(draw.shared))
-            row = self.row(example.prompt, reference, len(example.target))
-            row |= {"noised": (1 - time) * start + time * speech, "velocity": speech - start}
-            rows.append(row)
-            times.append(time)
+        rows = [
+            self.noised(e.prompt, self.encode(e.prompt.reference_speech), e.target, draw)
+            for e, draw in zip(examples, draws or [Draw(0, 0)] * len(examples), strict=True)
+        ]
         batch = self.pad(rows)
-        return batch | {"time": torch.stack(times).to(batch["noised"].device)}
+        return batch | {"time": batch["time"][:, 0]}
+
+    def noised(
+        self, prompt: Prompt, reference: Tensor, target: Tensor, draw: Draw
+    ) -> dict[str, Tensor]:
+        """One row of `batch`, not padded: reference [R, 100] and target [T, 100] at `time` [1]."""
+        speech = torch.cat([reference, target.to(reference)])
+        start = f5.noise(draw.own, len(speech), N_MELS)
+        time = torch.rand(1, generator=torch.Generator().manual_seed(draw.shared))
+        row = self.row(prompt, reference, len(target))
+        noised = (1 - time) * start + time * speech
+        return row | {"noised": noised, "velocity": speech - start, "time": time}
 
     def score(self, model: nn.Module, batch: dict[str, Tensor], reduction: str = "mean") -> Tensor:
         """Minus the flow-matching error of Eq. 7 [B] under `model`, on target frames only."""
