@@ -6,7 +6,7 @@ PY ?= .venv/bin/python
 ENV := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
 STAGE ?=
 
-.PHONY: repro test lab verify compare lint scale
+.PHONY: repro test lab verify compare lint scale parity
 
 repro: $(ENV)
 	"$(PY)" -m intp.nb clean notebooks/*.ipynb
@@ -33,6 +33,18 @@ lint: $(ENV)
 
 scale: $(ENV)
 	"$(PY)" -m tools.scale use $(SCALE)
+
+parity: .venv-parity/installed
+	.venv-parity/bin/python tools/parity/flow_matching.py
+	.venv-parity/bin/python tools/parity/masked.py
+
+# Upstream's pins contradict ours, so they lie in an environment of their own that sees ours behind.
+.venv-parity/installed: requirements-parity.txt $(ENV)
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet --no-deps -r requirements-parity.txt
+	"$(PY)" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$(.venv-parity/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth"
+	touch $@
 
 # The files of configs/jupyter make any JupyterLab of .venv save notebooks/ without outputs.
 .venv/installed: requirements.txt pyproject.toml configs/webrtcvad/pyproject.toml

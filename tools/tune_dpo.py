@@ -1,0 +1,77 @@
+"""Tune an alignment recipe on the development set, never on the evaluation sets.
+
+    python -m tools.tune_dpo --model ars dpo.ars.lr=5e-5,1e-4 dpo.ars.epochs=1,2
+
+Needs the pairs of the scale in force (`dvc repro pairs`). Every combination is trained and its error
+on the development prompts printed beside the base model's, paired by item; appended to
+results/development/dpo.csv.
+"""
+
+import argparse
+import itertools
+
+import pandas as pd
+from ruamel.yaml import YAML
+
+from intp.align import align, load_pairs, recipe, variant_pairs
+from intp.evaluate import evaluate
+from intp.models import load_adapter
+from intp.params import load_params
+from intp.paths import ROOT, WORK, runs
+from intp.prompts import held_out_prompts, read_prompts
+from intp.statistics import paired
+from intp.tables import SETS, estimated
+
+OUT = ROOT / "results" / "development" / "dpo.csv"
+
+
+def main() -> None:
+    """Train and judge every combination of the values given."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ars")
+    parser.add_argument("--variant", default="intp")
+    parser.add_argument("--items", type=int, default=6, help="development prompts a direction")
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("grid", nargs="+", metavar="name=value,value")
+    options = parser.parse_args()
+    read = YAML(typ="safe").load
+    names = [entry.partition("=")[0] for entry in options.grid]
+    values = [[read(v) for v in entry.partition("=")[2].split(",")] for entry in options.grid]
+    params = load_params()
+    folder = runs(params.scale)
+    frame = held_out_prompts("development", options.items, options.sets)
+    mining = read_prompts(folder / "prompts" / "mining.parquet")
+    sampling = params.sampling[options.model].evaluation
+    base = evaluate(load_adapter(options.model, params), frame, sampling, params, "base")
+    print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
+    rows = []
+    for combination in itertools.product(*values):
+        overrides = dict(zip(names, combination, strict=True))
+        params = load_params(overrides=overrides)
+        adapter = load_adapter(options.model, params)
+        table = pd.read_parquet(folder / "pairs.parquet")
+        table = variant_pairs(table, options.model, options.variant, params)
+        speech = {m: folder / "speech" / m for m in set(table["chosen_model"])}
+        pairs = load_pairs(table, mining, speech, adapter, native=options.model)
+        rule = recipe(params, options.model, options.variant)
+        name = f"{options.model}-tune"
+        log = align(adapter, pairs, rule, WORK / "tune" / f"{name}.safetensors", name)
+        after = evaluate(adapter, frame, sampling, params, str(overrides))
+        change = estimated(paired(base, after, "error"), "error", params)
+        rows.append(
+            overrides
+            | {"variant": options.variant, "pairs": len(pairs), "steps": len(log)}
+            | {"accuracy": log.get("accuracy", pd.Series(dtype=float)).tail(10).mean()}
+            | {"before": base["error"].mean(), "after": after["error"].mean()}
+            | {"difference": change.value, "low": change.low, "high": change.high}
+            | {"sim_before": base["sim"].mean(), "sim_after": after["sim"].mean()}
+            | {"seconds_before": base["seconds"].mean(), "seconds_after": after["seconds"].mean()}
+        )
+        print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
+    old = [pd.read_csv(OUT)] if OUT.is_file() else []
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    pd.concat([*old, pd.DataFrame(rows).round(4)]).to_csv(OUT, index=False, lineterminator="\n")
+
+
+if __name__ == "__main__":
+    main()
