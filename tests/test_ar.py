@@ -17,17 +17,39 @@ def examples(prompts: list) -> list[Example]:
     ]
 
 
+def plain_batch(adapter: ARAdapter, example: Example) -> dict[str, torch.Tensor]:
+    """One example as pretraining sees it: one sequence and nothing beside it."""
+    tokens = adapter.encode(example.prompt.reference_speech)
+    return adapter.pad([adapter.sequence(*adapter.prefix(example.prompt, tokens), example.target)])
+
+
+def logits_of(adapter: ARAdapter, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
+    return adapter.model(**inputs).logits[0]
+
+
 @torch.no_grad()
 def test_score_is_the_sum_over_target_and_eos(adapter: ARAdapter, prompts: list):
     example = examples(prompts)[0]
-    batch = adapter.batch([example])
-    inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
-    logps = adapter.model(**inputs).logits.log_softmax(-1)[0]
+    batch = plain_batch(adapter, example)
+    logps = logits_of(adapter, batch).log_softmax(-1)
     first = batch["input_ids"].shape[1] - len(example.target) - 1
     wanted = [*example.target.tolist(), adapter.ids["eos_target"]]
     by_hand = sum(logps[first + i, token] for i, token in enumerate(wanted))
-    assert adapter.score(adapter.model, batch).item() == pytest.approx(by_hand.item(), abs=1e-4)
+    found = adapter.score(adapter.model, adapter.batch([example])).item()
+    assert found == pytest.approx(by_hand.item(), abs=1e-4)
     assert (batch["labels"] != IGNORE).sum() == len(wanted)
+
+
+@torch.no_grad()
+def test_answers_that_share_a_prompt_score_as_alone(adapter: ARAdapter, prompts: list):
+    targets = [e.target for e in examples(prompts)]
+    shared = [Example(prompts[1], target) for target in targets]
+    mixed = [*shared, Example(prompts[0], targets[0])]
+    batch = adapter.batch(mixed)
+    assert len(batch["input_ids"]) == 2
+    alone = torch.cat([adapter.score(adapter.model, adapter.batch([e])) for e in mixed])
+    assert torch.allclose(adapter.score(adapter.model, batch), alone, atol=1e-4, rtol=1e-6)
 
 
 @torch.no_grad()
@@ -55,9 +77,8 @@ def test_generation_depends_on_the_seed_alone(adapter: ARAdapter, prompts: list)
 def test_generated_tokens_have_the_probability_that_score_gives(adapter: ARAdapter, prompts: list):
     sampling = {"temperature": 1e-4, "top_k": 20, "top_p": 1.0, "max_seconds": 0.5}
     tokens, _ = adapter.generate(prompts[:1], sampling, [0])[0]
-    batch = adapter.batch([Example(prompts[0], tokens)])
-    inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
-    logits = adapter.model(**inputs).logits[0]
+    batch = plain_batch(adapter, Example(prompts[0], tokens))
+    logits = logits_of(adapter, batch)
     allowed = torch.cat([logits[:, :1000], logits[:, adapter.ids["eos_target"], None]], dim=1)
     first = batch["input_ids"].shape[1] - len(tokens) - 1
     assert torch.equal(allowed[first : first + len(tokens)].argmax(1), tokens)

@@ -8,7 +8,7 @@ from conftest import make_prompt
 from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Adapter, Example
 from intp.conformance import conformance, table
-from intp.losses import IGNORE
+from intp.losses import IGNORE, ar_logps
 from intp.trainer import Pair
 from networks.tokenizer import SpeechTokenizer
 
@@ -40,10 +40,17 @@ class InvertedMask(ARAdapter):
     that text and padding are scored and speech is not."""
 
     def batch(self, examples, draws=()):
-        batch = super().batch(examples, draws)
-        following = batch["input_ids"].roll(-1, 1)
+        rows = []
+        for e in examples:
+            prefix = self.prefix(e.prompt, self.encode(e.prompt.reference_speech))
+            rows.append(self.sequence(*prefix, e.target))
+        batch = self.pad(rows)
         ignored = batch["labels"] == IGNORE
-        return batch | {"labels": torch.where(ignored, following, IGNORE)}
+        return batch | {"labels": torch.where(ignored, batch["input_ids"].roll(-1, 1), IGNORE)}
+
+    def score(self, model, batch, reduction="sum"):
+        inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
+        return ar_logps(model(**inputs).logits, batch["labels"], reduction)
 
 
 def checks(adapter: Adapter, load) -> dict[str, bool]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
-from intp.losses import IGNORE
+from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import SpeechTokenizer
 from zoo.rows import Speakers, chance, like_lengths
 from zoo.tokenizer import ctc_labels, pad_even
@@ -205,6 +205,8 @@ class ARTask:
                 positions = self.adapter.positions(len(text), 0, rate)
                 drawn.append(self.adapter.sequence(prefix, positions, tokens))
             batch = self.adapter.pad(drawn)
-            total -= self.adapter.score(self.adapter.model, batch).sum().item()
+            inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
+            logits = self.adapter.model(**inputs, use_cache=False).logits
+            total -= ar_logps(logits, batch["labels"]).sum().item()
             count += int((batch["labels"] != IGNORE).sum())
         return round(total / count, 4)

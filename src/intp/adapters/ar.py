@@ -31,6 +31,16 @@ from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
 
 
+def visible(segments: Tensor) -> Tensor:
+    """Who may attend to whom [B, 1, T, T] in rows of `segments` [B, T]: each answer to the prompt
+    (0) and to itself, all causally; padding (-1) to itself alone, so that no row is empty."""
+    query, key = segments[:, :, None], segments[:, None]
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = causal & ((key == 0) | (key == query)) & (key >= 0)
+    return (seen | torch.eye(length, dtype=torch.bool))[:, None]
+
+
 @dataclass(frozen=True)
 class ARConfig:
     """Vocabulary and sizes; `model` is any causal LM's configuration for transformers, of which
@@ -107,15 +117,63 @@ class ARAdapter:
         return torch.cat([text, torch.arange(1 + tokens, dtype=torch.float32)])
 
     def batch(self, examples: Sequence[Example], draws: Sequence[Draw] = ()) -> dict[str, Tensor]:
-        """Right-padded `input_ids`, `position_ids`, `attention_mask` and `labels` [B, T].
+        """Examples [N] in rows [B, T] that read a prompt once for all its answers.
 
-        labels[:, t] is the token that position t predicts: target tokens and eos_target only.
+        A row is the prompt, then each answer behind a copy of the prompt's last token; an answer
+        sees the prompt and itself (`attention_mask` [B, 1, T, T]) and goes on from the prompt's
+        positions, so it scores as if it were alone. Answer n's predictions stand in row `rows[n]`
+        at `columns` [N, L], counted from `first`; `labels` [N, L] are its tokens and eos_target.
         """
-        rows = []
-        for example in examples:
-            prompt_tokens = self.encode(example.prompt.reference_speech)
-            rows.append(self.sequence(*self.prefix(example.prompt, prompt_tokens), example.target))
-        return self.pad(rows)
+        groups: dict[tuple[Prompt, int], list[int]] = {}
+        for i, example in enumerate(examples):
+            key = (example.prompt, id(example.prompt.reference_speech))
+            groups.setdefault(key, []).append(i)
+        rows, labels = [], [torch.empty(0)] * len(examples)
+        place, begin = torch.zeros(len(examples), 1, dtype=torch.long), [0] * len(examples)
+        for number, members in enumerate(groups.values()):
+            prompt = examples[members[0]].prompt
+            prefix = self.prefix(prompt, self.encode(prompt.reference_speech))
+            row, starts = self.shared_row(*prefix, [examples[i].target.cpu() for i in members])
+            rows.append(row)
+            for i, start in zip(members, starts, strict=True):
+                place[i], begin[i] = number, start
+                eos = torch.tensor([self.ids["eos_target"]])
+                labels[i] = torch.cat([examples[i].target.cpu(), eos])
+        first = min(begin)
+        columns = [torch.arange(len(y)) + c - first for y, c in zip(labels, begin, strict=True)]
+        fill = {"input_ids": self.ids["pad"], "position_ids": 0.0, "segments": -1}
+        padded = {
+            key: pad_sequence([r[key] for r in rows], batch_first=True, padding_value=value)
+            for key, value in fill.items()
+        }
+        batch = {
+            "input_ids": padded["input_ids"],
+            "position_ids": padded["position_ids"],
+            "attention_mask": visible(padded["segments"]),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE),
+            "columns": pad_sequence(columns, batch_first=True),
+            "rows": place,
+            "first": torch.tensor(first),
+        }
+        device = next(self.model.parameters()).device
+        return {key: value.to(device) for key, value in batch.items()}
+
+    def shared_row(
+        self, prefix: Tensor, positions: Tensor, targets: Sequence[Tensor]
+    ) -> tuple[dict[str, Tensor], list[int]]:
+        """One row of a prompt and its answers, and the column of each answer's first prediction.
+
+        `segments` is 0 on the prompt and counts the answers from 1.
+        """
+        ids, places = [prefix[:-1]], [positions[:-1]]
+        segments, starts = [torch.zeros(len(prefix) - 1, dtype=torch.long)], []
+        for number, target in enumerate(targets, 1):
+            starts.append(sum(map(len, ids)))
+            ids.append(torch.cat([prefix[-1:], target]))
+            places.append(positions[-1] + torch.arange(len(target) + 1))
+            segments.append(torch.full((len(target) + 1,), number))
+        names = ("input_ids", "position_ids", "segments")
+        return dict(zip(names, map(torch.cat, (ids, places, segments)), strict=True)), starts
 
     def sequence(self, prefix: Tensor, positions: Tensor, target: Tensor) -> dict[str, Tensor]:
         """One training row: the target is fed, and predicted one step earlier."""
@@ -140,10 +198,15 @@ class ARAdapter:
         return padded | {"attention_mask": mask.long()}
 
     def score(self, model: nn.Module, batch: dict[str, Tensor], reduction: str = "sum") -> Tensor:
-        """log p(y|x) [B] of Eq. 3 under `model`."""
-        inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
-        logits = model(**inputs, use_cache=False).logits
-        return ar_logps(logits.float(), batch["labels"], reduction)
+        """log p(y|x) [N] of Eq. 3 under `model`."""
+        names = ("input_ids", "position_ids", "attention_mask")
+        keep = batch["input_ids"].shape[1] - int(batch["first"])
+        logits = model(
+            **{name: batch[name] for name in names}, use_cache=False, logits_to_keep=keep
+        ).logits
+        logits = logits[batch["rows"], batch["columns"]]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return ar_logps(logits, batch["labels"], reduction)
 
     @torch.inference_mode()
     def generate(
