@@ -62,18 +62,28 @@ def imported() -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
+# jupyter_server comes with JupyterLab. The others are imported where they are used, by code that
+# says what to install: upstream's own packages (requirements-parity.txt), TRL for its benchmark,
+# hibari for growing the corpus, Vocos for the published F5-TTS.
+ELSEWHERE = {"jupyter_server", "f5_tts", "ema_pytorch", "models", "ttsdb_core", "ttsdb_maskgct"}
+ELSEWHERE |= {"trl", "datasets", "hibari", "vocos"}
+
+
 def test_what_the_code_imports_is_pinned():
     pinned = {canonical(name) for name in PINS}
     owners = packages_distributions()
     local = {"conftest", *(p.stem for f in (ROOT, ROOT / "src") for p in f.iterdir() if p.is_dir())}
-    local |= {path.stem for folder in ("tools", "zoo") for path in Path(ROOT, folder).glob("*.py")}
+    local |= {
+        path.stem
+        for folder in ("tools", "zoo", "tests")
+        for path in Path(ROOT, folder).glob("*.py")
+    }
     unpinned = {
         name
         for name in imported() - local
         if not pinned & {canonical(owner) for owner in owners.get(name, [])}
     }
-    # jupyter_server is JupyterLab's own server, and comes with it.
-    assert unpinned <= {"jupyter_server"}
+    assert unpinned <= ELSEWHERE
 
 
 def test_torch_torchaudio_transformers_and_accelerate_import_together():

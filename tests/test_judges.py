@@ -229,7 +229,8 @@ def test_a_published_whisper_decodes_as_transformers_does(large: Path) -> None:
     mels = judge.features(clips, sampling_rate=RATE, return_tensors="pt").input_features
     rows = judge.model.generate(mels, language="en", task="transcribe", max_new_tokens=30)
     expected = [[t for t in row.tolist() if t < 50257] for row in rows]
-    found = judge._decode(judge._encode(mels), judge._prefix("en"), [30, 30])
+    encoded, prefixes = judge._encode(clips, 30.0), [judge._prefix("en")] * 2
+    found = judge.decoder(encoded, prefixes, [30, 30], judge.end, judge.banned)
     assert [len(row) for row in found] == [30, 30]
     assert found == [row[:30] for row in expected]
 
@@ -238,10 +239,8 @@ def test_babble_ends_with_the_audio(large: Path) -> None:
     whole = published(large)
     capped = WhisperRecogniser(whole.model, whole.tokenizer, "tiny", tokens_per_second=5.0)
     clips = [noise(1.0), noise(2.0)]
-    counts = [
-        len(capped._decode(capped._encode(torch.randn(2, 128, 800)), [1], [13, 18])[i])
-        for i in (0, 1)
-    ]
+    heard = capped._tokens(clips, [capped._prefix("en")] * 2)
+    counts = [len(tokens) for tokens in heard]
     assert counts == [13, 18]
     assert len(capped.transcribe(clips, ["en", "en"])) == 2
     assert "cap=5" in capped.id and "cap=None" in whole.id
@@ -249,15 +248,10 @@ def test_babble_ends_with_the_audio(large: Path) -> None:
 
 def test_short_contexts_are_chosen_by_length(large: Path) -> None:
     short = published(large, context_seconds=8.0)
-    assert [short._context(int(s * RATE)) for s in (1, 7.5, 7.6, 15, 16, 30)] == [
-        8,
-        8,
-        12,
-        16,
-        30,
-        30,
-    ]
-    assert published(large)._context(RATE) == 30
+    lengths = (1, 7.5, 7.6, 15, 16, 30)
+    found = [short._context(np.zeros(int(s * RATE), np.float32)) for s in lengths]
+    assert found == [8, 8, 9, 16, 17, 30]
+    assert published(large)._context(np.zeros(RATE, np.float32)) == 30
 
 
 def test_no_such_whisper(tmp_path: Path) -> None:

@@ -41,9 +41,17 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "a project"
     shutil.copytree(PARAMS, root / "params")
     shutil.copy(PARAMS / "smoke.yaml", root / "params.yaml")
-    (root / "src" / "intp").mkdir(parents=True)
-    for name in ("__init__", "paths", "params", "clean", "nb"):
-        shutil.copy(ROOT / "src" / "intp" / f"{name}.py", root / "src" / "intp")
+    for name in (
+        "intp/__init__",
+        "intp/paths",
+        "intp/params",
+        "intp/nb",
+        "report/__init__",
+        "report/clean",
+    ):
+        copy = root / "src" / f"{name}.py"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "src" / f"{name}.py", copy)
     return root
 
 
