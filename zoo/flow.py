@@ -45,7 +45,7 @@ class FlowTask:
         batch = self.adapter.pad(rows)
         luck = float(torch.rand(()))
         velocity = self.adapter.model(
-            batch["noised"], batch["condition"], batch["text"], batch["time"][:, 0],
+            batch["noised"], batch["condition"], batch["text"], batch["time"],
             batch["frame_mask"], batch.get("text_frames"),
             drop_audio=luck < DROP_AUDIO + DROP_ALL, drop_text=luck < DROP_ALL,
         )  # fmt: skip
@@ -63,6 +63,5 @@ class FlowTask:
             mels = self.mel([reference]), self.mel([target])
             prompt = as_prompt([reference], [target])
             batch = self.adapter.pad([self.adapter.noised(prompt, *mels, random_draw())])
-            batch["time"] = batch["time"][:, 0]
             total -= self.adapter.score(self.adapter.model, batch).item()
         return round(total / len(rows), 4)

@@ -44,7 +44,6 @@ class MaskedTask:
             self.budget,
         )
         batch = self.adapter.pad(rows)
-        batch["time"] = batch["time"][:, 0]
         batch["phone_mask"] &= torch.rand(len(rows), 1) >= DROP_TEXT
         model, inputs = self.adapter.model, self.adapter.inputs(batch)
         logits = model(**inputs)[:, batch["reference_ids"].shape[1] :]
@@ -64,7 +63,6 @@ class MaskedTask:
         total, count = 0.0, 0
         for start in range(0, len(made), 32):
             batch = self.adapter.pad(made[start : start + 32])
-            batch["time"] = batch["time"][:, 0]
             total -= self.adapter.score(self.adapter.model, batch).sum().item()
             count += int(batch["mask"].sum())
         return round(total / count, 4)

@@ -122,15 +122,8 @@ def check_parameters(source: NotebookNode, values: Mapping[str, object]) -> None
 
 
 def fingerprint(notebook: Path | None) -> dict[str, str]:
-    """Hashes of every module under src/ and of the notebook's cleaned view.
-
-    In a git tree only of modules that git knows: a draft beside them changes nothing they do.
-    """
-    listed = ["git", "ls-files", "-z", "--", "src/*.py"]
-    known = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
-    paths = [path for name in known if name and (path := ROOT / name).is_file()]
-    paths = paths or sorted((ROOT / "src").rglob("*.py"))
-    contents = {path: path.read_bytes() for path in paths}
+    """Hashes of every module under src/ and of the notebook's cleaned view."""
+    contents = {path: path.read_bytes() for path in sorted((ROOT / "src").rglob("*.py"))}
     if notebook is not None:
         contents[notebook] = clean.text(clean.source(notebook)).encode()
     return {str(path): hashlib.sha256(content).hexdigest() for path, content in contents.items()}

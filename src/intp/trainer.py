@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from intp.adapters.base import Adapter, Draw, Example, draw
+from intp.device import cpu_multiplies_bf16
 from intp.losses import preference_loss
 
 
@@ -290,8 +291,7 @@ def train(
 
 def precision() -> str:
     """bf16 where the device multiplies it in hardware; elsewhere it is slower than float32."""
-    known = torch.cpu.get_capabilities()
-    fast = known.get("avx512_bf16") or known.get("amx_bf16")
+    fast = cpu_multiplies_bf16()
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "no"
@@ -356,6 +356,7 @@ def save_state(accelerator: Accelerator, work: Path, log: list[dict[str, float]]
     if accelerator.is_main_process:
         (partial / "log.json").write_text(json.dumps(log))
         if last.exists():
+            shutil.rmtree(old, ignore_errors=True)  # a run killed before the line below left it
             last.replace(old)
         partial.replace(last)
         shutil.rmtree(old, ignore_errors=True)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from intp.audio import SAMPLE_RATE
+from intp.device import cpu_multiplies_bf16
 from judges.base import JudgeError, checked, default_device
 from judges.decoding import GreedyDecoder
 
@@ -166,9 +167,8 @@ def split_at_pauses(samples: np.ndarray, seconds: float) -> Iterator[np.ndarray]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CPU that multiplies it in hardware (elsewhere it is 100 times slower)."""
-    known = torch.cpu.get_capabilities()
-    fast = device.type == "cpu" and (known.get("avx512_bf16") or known.get("amx_bf16"))
+    """bfloat16 on a CPU that multiplies it in hardware, else float32."""
+    fast = device.type == "cpu" and cpu_multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -130,6 +130,7 @@ class ARAdapter:
             groups.setdefault(key, []).append(i)
         rows, labels = [], [torch.empty(0)] * len(examples)
         place, begin = torch.zeros(len(examples), 1, dtype=torch.long), [0] * len(examples)
+        eos = torch.tensor([self.ids["eos_target"]])
         for number, members in enumerate(groups.values()):
             prompt = examples[members[0]].prompt
             prefix = self.prefix(prompt, self.encode(prompt.reference_speech))
@@ -137,15 +138,10 @@ class ARAdapter:
             rows.append(row)
             for i, start in zip(members, starts, strict=True):
                 place[i], begin[i] = number, start
-                eos = torch.tensor([self.ids["eos_target"]])
                 labels[i] = torch.cat([examples[i].target.cpu(), eos])
         first = min(begin)
         columns = [torch.arange(len(y)) + c - first for y, c in zip(labels, begin, strict=True)]
-        fill = {"input_ids": self.ids["pad"], "position_ids": 0.0, "segments": -1}
-        padded = {
-            key: pad_sequence([r[key] for r in rows], batch_first=True, padding_value=value)
-            for key, value in fill.items()
-        }
+        padded = self.pad(rows)
         batch = {
             "input_ids": padded["input_ids"],
             "position_ids": padded["position_ids"],
@@ -188,10 +184,10 @@ class ARAdapter:
 
     def pad(self, rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Pad rows on the right; padding is neither attended to nor counted."""
-        values = {"input_ids": self.ids["pad"], "position_ids": 0.0, "labels": IGNORE}
+        fill = {"input_ids": self.ids["pad"], "position_ids": 0.0, "labels": IGNORE, "segments": -1}
         padded = {
-            key: pad_sequence([r[key] for r in rows], batch_first=True, padding_value=value)
-            for key, value in values.items()
+            key: pad_sequence([r[key] for r in rows], batch_first=True, padding_value=fill[key])
+            for key in rows[0]
         }
         lengths = torch.tensor([len(r["input_ids"]) for r in rows])
         mask = torch.arange(padded["input_ids"].shape[1]) < lengths[:, None]

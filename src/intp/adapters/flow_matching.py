@@ -138,6 +138,8 @@ class FlowMatchingAdapter:
             )
             for key in rows[0]
         }
+        if "time" in padded:
+            padded["time"] = padded["time"][:, 0]
         lengths = torch.tensor([len(row["condition"]) for row in rows])
         padded["frame_mask"] = torch.arange(int(lengths.max())) < lengths[:, None]
         device = next(self.model.parameters()).device
@@ -153,8 +155,7 @@ class FlowMatchingAdapter:
             self.noised(e.prompt, self.encode(e.prompt.reference_speech), e.target, draw)
             for e, draw in zip(examples, draws or [Draw(0, 0)] * len(examples), strict=True)
         ]
-        batch = self.pad(rows)
-        return batch | {"time": batch["time"][:, 0]}
+        return self.pad(rows)
 
     def noised(
         self, prompt: Prompt, reference: Tensor, target: Tensor, draw: Draw

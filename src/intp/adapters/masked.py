@@ -128,6 +128,8 @@ class MaskedAdapter:
                 valid = [torch.ones_like(part, dtype=torch.bool) for part in parts]
                 mask = pad_sequence(valid, batch_first=True, padding_side=side)
                 batch[key.replace("_ids", "_mask")] = mask
+        if "time" in batch:
+            batch["time"] = batch["time"][:, 0]
         return {key: value.to(self.model.to_logit.weight.device) for key, value in batch.items()}
 
     def batch(self, examples: Sequence[Example], draws: Sequence[Draw] = ()) -> dict[str, Tensor]:
@@ -139,8 +141,7 @@ class MaskedAdapter:
             reference = self.encode(example.prompt.reference_speech)
             row = self.sequence(example.prompt, reference, example.target)
             rows.append(row | self.masking(len(example.target), seeds))
-        batch = self.pad(rows)
-        return batch | {"time": batch["time"][:, 0]}
+        return self.pad(rows)
 
     def masking(self, length: int, seeds: Draw) -> dict[str, Tensor]:
         """A time t [1], and which target tokens are masked then: each by itself, at least one."""
