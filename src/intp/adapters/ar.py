@@ -132,6 +132,8 @@ class ARAdapter:
         place, begin = torch.zeros(len(examples), 1, dtype=torch.long), [0] * len(examples)
         eos = torch.tensor([self.ids["eos_target"]])
         for number, members in enumerate(groups.values()):
+            # By what they are, not by role: a swapped pair is then the same row, rounding and all.
+            members.sort(key=lambda i: examples[i].target.tolist())
             prompt = examples[members[0]].prompt
             prefix = self.prefix(prompt, self.encode(prompt.reference_speech))
             row, starts = self.shared_row(*prefix, [examples[i].target.cpu() for i in members])
