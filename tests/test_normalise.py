@@ -7,6 +7,7 @@ from texts.normalise import (
     Errors,
     count_errors,
     error_units,
+    matrix_language,
     read_number,
     wer_units,
 )
@@ -118,3 +119,9 @@ def test_unknown_language_and_kind() -> None:
 def test_the_version_names_what_the_counts_depend_on() -> None:
     for name in ("zhon", "zhconv", "pypinyin", "jiwer"):
         assert name in NORMALISER_VERSION
+
+
+def test_matrix_language() -> None:
+    assert matrix_language("Old people like 安静 places with good 空气.") == "en"
+    assert matrix_language("吃两片 medicine，你就 feel better 了。") == "zh"
+    assert matrix_language("我 agree 你") == "zh"

@@ -91,8 +91,8 @@ def written(folder: Path, old: str, new: str) -> Path:
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path):
     params = read_params(written(tmp_path, "beta: 0.1", "beta: 1e-4"))
     assert params.dpo["ars"].beta == 1e-4
-    params = read_params(written(tmp_path, "mixed_language: zh", "mixed_language: no"))
-    assert params.judges.mixed_language == "no"
+    params = read_params(written(tmp_path, "recogniser_zh: whisper-base", "recogniser_zh: no"))
+    assert params.judges.recogniser_zh == "no"
 
 
 def test_bad_files_are_named(tmp_path: Path):

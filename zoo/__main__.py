@@ -24,7 +24,7 @@ from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
 from zoo.masked import MaskedTask
-from zoo.tokenizer import TokenizerTask, ctc_labels, fit_mel_statistics
+from zoo.tokenizer import DecoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
 
 HELD_OUT = 150
 LANGUAGES = ("en", "zh")
@@ -66,6 +66,20 @@ def train_tokenizer(params: Params, work: Path) -> None:
     fit_mel_statistics(model, mels)
     task = TokenizerTask(model, rows, mels, spec.budget, spec.weights["ctc"], params.seed)
     pretrain(model, task, schedule(params, "tokenizer"), work, "tokenizer")
+    model.save(work / "tokenizer.safetensors")
+    train_decoder(params, work)
+
+
+def train_decoder(params: Params, work: Path) -> None:
+    """The tokenizer's second part: better speech from the same codes, on all corpora."""
+    spec = params.pretraining["tokenizer-decoder"]
+    rows, mels = [], {}
+    for name in CORPORA:
+        here, found = corpus(name)
+        rows, mels = rows + here, mels | found
+    model = SpeechTokenizer.load(work / "tokenizer.safetensors")
+    task = DecoderTask(model, rows, mels, spec.budget, spec.weights, params.seed)
+    pretrain(model, task, schedule(params, "tokenizer-decoder"), work / "decoder", "decoder")
     model.save(work / "tokenizer.safetensors")
 
 

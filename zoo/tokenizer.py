@@ -67,15 +67,21 @@ class TokenizerTask:
         wide = mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
         error = (model.decode(vectors, timbre, mask) - target).abs() * wide
         reconstruction = error.sum() / (wide.sum() * error.shape[-1])
-        labels = [torch.tensor([self.index[c] for c in ctc_labels(r.phonemes)]) for r in rows]
-        ctc = F.ctc_loss(
-            model.phoneme_logits(vectors, mask).log_softmax(-1).transpose(0, 1),
+        return reconstruction, self.ctc(rows, vectors, mask)
+
+    def ctc(self, rows: list[Utterance], vectors: Tensor, mask: Tensor) -> Tensor:
+        """CTC in nats a label of code vectors [B, N, D]; symbols without a label are passed over."""
+        labels = [
+            torch.tensor([self.index[c] for c in ctc_labels(r.phonemes) if c in self.index])
+            for r in rows
+        ]
+        return F.ctc_loss(
+            self.model.phoneme_logits(vectors, mask).log_softmax(-1).transpose(0, 1),
             torch.cat(labels),
             mask.sum(1).long(),
             torch.tensor([len(x) for x in labels]),
             zero_infinity=True,
         )
-        return reconstruction, ctc
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
@@ -83,6 +89,50 @@ class TokenizerTask:
         reconstruction, ctc = self.losses(rows)
         parts = {"l1": reconstruction.item(), "ctc": ctc.item()}
         return reconstruction + self.ctc_weight * ctc, parts
+
+
+class DecoderTask:
+    """Only what speaks: decoder and timbre encoder learn on, every code stays as it is.
+
+    Beside L1, what was decoded is heard by the frozen encoder and its CTC head: L1 alone blurs the
+    short sounds that tell words apart.
+    """
+
+    def __init__(
+        self,
+        model: SpeechTokenizer,
+        rows: list[Utterance],
+        mels: dict[str, Tensor],
+        budget: int,
+        weights: dict[str, float],
+        seed: int,
+    ):
+        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed)
+        self.weights = weights
+        for part in (model.encoder, model.to_code, model.ctc, model.to_phoneme):
+            part.requires_grad_(False)
+
+    def reference(self, row: Utterance) -> Tensor:
+        """The timbre's source: two utterances of the voice, as long as a reference recording."""
+        return torch.cat([self.base.mate(row), self.base.mate(row)])
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step, and its parts."""
+        base, model = self.base, self.base.model
+        rows = [base.rows[i] for i in base.batch(step)]
+        frames, mask = pad_even([base.mels[r.id].float() for r in rows])
+        reference, reference_mask = pad_even([self.reference(r) for r in rows])
+        target = model.normalise(frames)
+        with torch.no_grad():
+            vectors, _ = model.encode(target, mask)
+        timbre = model.embed_timbre(model.normalise(reference), reference_mask)
+        wide = mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
+        decoded = model.decode(vectors, timbre, mask) * wide
+        l1 = ((decoded - target * wide).abs()).sum() / (wide.sum() * target.shape[-1])
+        heard, _ = model.encode(decoded, mask)
+        ctc = base.ctc(rows, heard, mask)
+        loss = l1 + self.weights["ctc"] * ctc
+        return loss, {"l1": l1.item(), "ctc": ctc.item()}
 
 
 def fit_mel_statistics(model: SpeechTokenizer, mels: dict[str, Tensor]) -> None:

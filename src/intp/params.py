@@ -65,7 +65,6 @@ class Judges:
     recogniser_zh: Text
     context_seconds: Annotated[float, Field(gt=0, le=30)]
     batch_size: Count
-    mixed_language: Text
     similarity: Text
     quality: Text
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from intp.audio import SAMPLE_RATE
 from judges import Quality, Recogniser, Similarity, cosine
-from texts.normalise import NORMALISER_VERSION, Kind, count_errors
+from texts.normalise import NORMALISER_VERSION, Kind, count_errors, matrix_language
 
 
 class MissingSpeech(LookupError):
@@ -40,7 +40,11 @@ def judge_speech(
     clips = _speech_of(ids, audio, "speech")
     languages = list(rows["target_lang"])
     scores = pd.DataFrame({"id": ids})
-    scores["transcript"] = recogniser.transcribe(clips, languages, progress)
+    spoken = [
+        f"mixed-{matrix_language(text)}" if lang == "mixed" else lang
+        for text, lang in zip(rows["target_text"], languages, strict=True)
+    ]
+    scores["transcript"] = recogniser.transcribe(clips, spoken, progress)
     for column, kind in (("wer", wer_kind), ("error", "error")):
         found = [
             count_errors(target, heard, lang, kind)

@@ -19,7 +19,7 @@ __all__ = [
 
 BASE = "whisper-base"
 WAVLM_TDNN = CHECKPOINTS / "wavlm_large_finetune.pth"
-SETTINGS = ("recogniser", "recogniser_zh", "context_seconds", "batch_size", "mixed_language")
+SETTINGS = ("recogniser", "recogniser_zh", "context_seconds", "batch_size")
 
 
 class RoutedRecogniser:
@@ -35,7 +35,9 @@ class RoutedRecogniser:
         """As `Recogniser.transcribe`; transcripts come in the order of the clips."""
         texts = [""] * len(audio)
         for judge, wanted in ((self.chinese, True), (self.others, False)):
-            mine = [i for i, lang in enumerate(languages) if (lang in ("zh", "mixed")) == wanted]
+            mine = [
+                i for i, lang in enumerate(languages) if lang.startswith(("zh", "mixed")) == wanted
+            ]
             if mine:
                 clips, tags = [audio[i] for i in mine], [languages[i] for i in mine]
                 for i, text in zip(mine, judge.transcribe(clips, tags, progress), strict=True):
@@ -54,7 +56,7 @@ def build_recogniser(spec: Mapping[str, Any] | Any) -> Recogniser:
 
 
 @lru_cache
-def _recogniser(name: str, chinese: str, context: float, batch: int, mixed: str) -> Recogniser:
+def _recogniser(name: str, chinese: str, context: float, batch: int) -> Recogniser:
     if name == BASE:
         from judges.ctranslate2 import load_whisper_base
 
@@ -69,7 +71,6 @@ def _recogniser(name: str, chinese: str, context: float, batch: int, mixed: str)
         context_seconds=context,
         batch_size=batch,
         tokens_per_second=cap,
-        mixed_language=mixed,
     )
     if chinese == name:
         return whisper

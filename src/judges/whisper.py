@@ -21,7 +21,7 @@ from judges.decoding import GreedyDecoder
 LONGEST = 30.0  # seconds that Whisper can hear at once
 MARGIN = 0.5  # seconds of silence that follow a clip
 SPARE_TOKENS = 8
-VERSION = "2"
+VERSION = "3"
 
 
 class WhisperRecogniser:
@@ -36,13 +36,10 @@ class WhisperRecogniser:
         context_seconds: float = 3.0,
         batch_size: int = 16,
         tokens_per_second: float | None = 14.0,
-        mixed_language: str = "zh",
-        mixed_prompt: str = "",
     ) -> None:
         """`context_seconds` is the shortest audio context; 30 is Whisper as published.
 
-        `tokens_per_second` caps what a clip may say (None: Whisper's own 448 tokens); code-switched
-        speech is heard as `mixed_language` after `mixed_prompt`.
+        `tokens_per_second` caps what a clip may say (None: Whisper's own 448 tokens).
         """
         self.device = default_device()
         self.model = model.to(self.device, fast_dtype(self.device)).eval().requires_grad_(False)
@@ -50,7 +47,6 @@ class WhisperRecogniser:
         self.features = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
         self.shortest, self.batch_size = min(context_seconds, LONGEST), batch_size
         self.tokens_per_second = tokens_per_second
-        self.mixed_language, self.mixed_prompt = mixed_language, mixed_prompt
         self.end = self._token("<|endoftext|>")
         self.banned = self._banned_tokens()
         nothing = np.zeros(SAMPLE_RATE, np.float32)
@@ -58,7 +54,6 @@ class WhisperRecogniser:
         self.decoder = GreedyDecoder(self.model, silence)
         self.id = (
             f"{name} v{VERSION} context={context_seconds:g}s cap={tokens_per_second}/s"
-            f" mixed={mixed_language}{':' + mixed_prompt if mixed_prompt else ''}"
             f" {str(self.model.dtype).removeprefix('torch.')}"
         )
 
@@ -66,6 +61,8 @@ class WhisperRecogniser:
         self, audio: Sequence[np.ndarray], languages: Sequence[str], progress: str | None = None
     ) -> list[str]:
         """One transcript a clip, in the language it is said to be in; forced, never detected.
+        Code-switched speech is asked for in its matrix language ("mixed-en", "mixed-zh"): on 32
+        development recordings 42 % error, 60 % if all were asked in Chinese, 73 % in English.
 
         The encoder sees a clip with half a second of silence after it, rounded up to whole seconds,
         so that what is heard in one clip does not depend on the others of its batch. A clip of more
@@ -78,12 +75,10 @@ class WhisperRecogniser:
             for index, (clip, language) in enumerate(zip(checked(audio), languages, strict=True))
             for piece in split_at_pauses(clip, LONGEST)
         ]
-        order = sorted(range(len(pieces)), key=lambda i: (len(pieces[i][0]), len(pieces[i][2])))
+        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i][2]))
         batches = [
-            group[start : start + self.batch_size]
-            for _, alike in itertools.groupby(order, key=lambda i: len(pieces[i][0]))
-            for group in [list(alike)]
-            for start in range(0, len(group), self.batch_size)
+            order[start : start + self.batch_size]
+            for start in range(0, len(order), self.batch_size)
         ]
         texts = [""] * len(pieces)
         for batch in tqdm(batches, progress, disable=progress is None):
@@ -129,15 +124,9 @@ class WhisperRecogniser:
 
     def _prefix(self, language: str) -> list[int]:
         """Tokens before the transcript; raises JudgeError for a language Whisper has no tag for."""
-        tag, prompt = language, ""
-        if language == "mixed":
-            tag, prompt = self.mixed_language, self.mixed_prompt
+        tag = language.removeprefix("mixed-")
         words = ["<|startoftranscript|>", f"<|{tag}|>", "<|transcribe|>", "<|notimestamps|>"]
-        tokens = [self._token(word) for word in words]
-        if prompt:
-            before = self.tokenizer.encode(" " + prompt, add_special_tokens=False).ids
-            tokens = [self._token("<|startofprev|>"), *before, *tokens]
-        return tokens
+        return [self._token(word) for word in words]
 
     def _token(self, text: str) -> int:
         token = self.tokenizer.token_to_id(text)

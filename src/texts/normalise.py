@@ -80,6 +80,12 @@ def wer_units(text: str, lang: str, kind: Kind = "wer") -> list[str]:
     return jiwer.transformations.wer_default(text)[0]
 
 
+def matrix_language(text: str) -> Literal["en", "zh"]:
+    """The language that most of a code-switched text is in, by characters and words."""
+    units = wer_units(text, "mixed")
+    return "zh" if 2 * sum(bool(_HAN.fullmatch(unit)) for unit in units) >= len(units) else "en"
+
+
 def error_units(text: str, lang: str) -> list[str]:
     """What a listener hears: words, or toneless pinyin syllables for zh, both for mixed.
 
