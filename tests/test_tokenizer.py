@@ -1,10 +1,14 @@
 """The tokenizer's codes and the corpus loop's promises."""
 
+import copy
+
 import torch
 
+from intp.corpus import Utterance
 from networks.tokenizer import FSQ, SpeechTokenizer
 from zoo.ars import align
 from zoo.loop import Schedule, StepBatches, pretrain
+from zoo.tokenizer import DecoderTask
 
 
 def test_fsq_codes_and_values_are_each_others_inverse():
@@ -70,3 +74,30 @@ def test_a_killed_pretraining_ends_as_one_never_killed(tmp_path):
     whole = run(tmp_path / "whole", [-1])
     killed = run(tmp_path / "killed", [7, 13, 28, -1])
     assert torch.equal(whole, killed)
+
+
+def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
+    model = copy.deepcopy(tokenizer)
+    voice = {
+        "voice": {"a": 1.0},
+        "speed": 1.0,
+        "topic": "",
+        "level": 0,
+        "duration": 1.0,
+        "shard": "",
+    }
+    rows = [Utterance(id=str(i), lang="en", text="ab", phonemes="ab", **voice) for i in range(3)]
+    mels = {row.id: torch.randn(30 + 4 * int(row.id), 100) for row in rows}
+    task = DecoderTask(model, rows, mels, 400, {"ctc": 0.1}, seed=0)
+    codes = [model.tokens(mel) for mel in mels.values()]
+    speech = model.speech(codes[0], mels["1"])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    first, _ = task(0)
+    for _ in range(5):
+        loss, parts = task(0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < first and parts.keys() == {"l1", "ctc"}
+    assert all(torch.equal(a, model.tokens(b)) for a, b in zip(codes, mels.values(), strict=True))
+    assert not torch.equal(speech, model.speech(codes[0], mels["1"]))

@@ -4,11 +4,13 @@
 
 Needs the pairs of the scale in force (`dvc repro pairs`). Every combination is trained and its error
 on the development prompts printed beside the base model's, paired by item; appended to
-results/development/dpo.csv.
+results/development/dpo.csv. With `--held-out` some pairs are kept out of training: how often the
+aligned model orders them rightly (`held_out`) says in seconds what the error says in minutes.
 """
 
 import argparse
 import itertools
+import random
 
 import pandas as pd
 from ruamel.yaml import YAML
@@ -21,8 +23,18 @@ from intp.paths import ROOT, WORK, runs
 from intp.prompts import held_out_prompts, read_prompts
 from intp.statistics import paired
 from intp.tables import SETS, estimated
+from intp.trainer import Scores, reference_scores
 
 OUT = ROOT / "results" / "development" / "dpo.csv"
+
+
+def rightly_ordered(before: Scores, after: Scores) -> float:
+    """Share of pairs whose chosen answer gained more than the rejected one; NaN without pairs."""
+    gains = [
+        (after[name][0] - chosen) - (after[name][1] - rejected)
+        for name, (chosen, rejected) in before.items()
+    ]
+    return sum(gain > 0 for gain in gains) / len(gains) if gains else float("nan")
 
 
 def main() -> None:
@@ -32,6 +44,7 @@ def main() -> None:
     parser.add_argument("--variant", default="intp")
     parser.add_argument("--items", type=int, default=6, help="development prompts a direction")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--held-out", type=int, default=0, help="pairs kept out of training")
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
     read = YAML(typ="safe").load
@@ -42,8 +55,9 @@ def main() -> None:
     frame = held_out_prompts("development", options.items, options.sets)
     mining = read_prompts(folder / "prompts" / "mining.parquet")
     sampling = params.sampling[options.model].evaluation
-    base = evaluate(load_adapter(options.model, params), frame, sampling, params, "base")
-    print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
+    if options.items:
+        base = evaluate(load_adapter(options.model, params), frame, sampling, params, "base")
+        print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
     rows = []
     for combination in itertools.product(*values):
         overrides = dict(zip(names, combination, strict=True))
@@ -54,20 +68,29 @@ def main() -> None:
         speech = {m: folder / "speech" / m for m in set(table["chosen_model"])}
         pairs = load_pairs(table, mining, speech, adapter, native=options.model)
         rule = recipe(params, options.model, options.variant)
+        held = random.Random(0).sample(pairs, options.held_out)
+        pairs = [pair for pair in pairs if pair not in held]
+        known = reference_scores(adapter, held, rule)
         name = f"{options.model}-tune"
         log = align(adapter, pairs, rule, WORK / "tune" / f"{name}.safetensors", name)
+        row = overrides | {"variant": options.variant, "pairs": len(pairs), "steps": len(log)}
+        row["accuracy"] = log.get("accuracy", pd.Series(dtype=float)).tail(10).mean()
+        row["held_out"] = rightly_ordered(known, reference_scores(adapter, held, rule))
+        if not options.items:
+            print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
+            continue
         after = evaluate(adapter, frame, sampling, params, str(overrides))
         change = estimated(paired(base, after, "error"), "error", params)
         rows.append(
-            overrides
-            | {"variant": options.variant, "pairs": len(pairs), "steps": len(log)}
-            | {"accuracy": log.get("accuracy", pd.Series(dtype=float)).tail(10).mean()}
+            row
             | {"before": base["error"].mean(), "after": after["error"].mean()}
             | {"difference": change.value, "low": change.low, "high": change.high}
             | {"sim_before": base["sim"].mean(), "sim_after": after["sim"].mean()}
             | {"seconds_before": base["seconds"].mean(), "seconds_after": after["seconds"].mean()}
         )
         print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
+    if not rows:
+        return
     old = [pd.read_csv(OUT)] if OUT.is_file() else []
     OUT.parent.mkdir(parents=True, exist_ok=True)
     pd.concat([*old, pd.DataFrame(rows).round(4)]).to_csv(OUT, index=False, lineterminator="\n")

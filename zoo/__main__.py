@@ -1,7 +1,7 @@
 """`python -m zoo NAME`: one frozen stage, resumable, its log and cost kept.
 
 A finished run leaves `checkpoints/<name>.safetensors`, `results/pretraining/<name>.jsonl` and a
-row of `results/pretraining.csv`.
+row of `results/pretraining.csv` for each of its parts.
 """
 
 import argparse
@@ -181,8 +181,10 @@ def main() -> None:
     for folder in (CHECKPOINTS, logs):
         folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(work / f"{name}.safetensors", CHECKPOINTS)
-    shutil.copy(work / "log.jsonl", logs / f"{name}.jsonl")
-    record(name, pd.read_json(work / "log.jsonl", lines=True))
+    for log in sorted(work.glob("**/log.jsonl")):  # a stage in two parts has two
+        part = "-".join([name, *log.relative_to(work).parts[:-1]])
+        shutil.copy(log, logs / f"{part}.jsonl")
+        record(part, pd.read_json(log, lines=True))
 
 
 if __name__ == "__main__":
