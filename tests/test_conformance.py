@@ -9,7 +9,7 @@ from test_layouts import SPEECH, make_layout
 
 from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Adapter, Example
-from intp.conformance import conformance, table
+from intp.conformance import conformance, main, table
 from intp.losses import IGNORE, ar_logps
 from intp.trainer import Pair
 from networks.tokenizer import SpeechTokenizer
@@ -111,3 +111,21 @@ def test_an_inverted_mask_is_found_out(
         "positions counted do not hang on the prompt",
     ):
         assert not found[check]
+
+
+@pytest.mark.parametrize("kind", [ARAdapter, InvertedMask])
+def test_the_command_fails_on_the_inverted_mask_alone(
+    kind: type, tokenizer: SpeechTokenizer, tmp_path: Path, monkeypatch
+):
+    right = make_layout("cosyvoice2", tmp_path, tokenizer)
+
+    def load(name: str, params: object, path: Path | None = None) -> ARAdapter:
+        made = kind(right.config, tokenizer, right.model)
+        return made if path is None else kind.load(path, tokenizer)
+
+    monkeypatch.setattr("intp.models.load_adapter", load)
+    monkeypatch.setattr("intp.conformance.development_pairs", lambda adapter, _: pairs(adapter))
+    monkeypatch.setattr("sys.argv", ["conformance", "--model", "cosyvoice2"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert bool(stopped.value.code) == (kind is InvertedMask)
