@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import make_prompt
+from test_layouts import SPEECH, make_layout
 
 from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Adapter, Example
-from intp.conformance import conformance, table
+from intp.conformance import conformance, main, table
 from intp.losses import IGNORE, ar_logps
 from intp.trainer import Pair
 from networks.tokenizer import SpeechTokenizer
@@ -36,8 +38,8 @@ def tiny_qwen2(tokenizer: SpeechTokenizer) -> ARAdapter:
 
 
 class InvertedMask(ARAdapter):
-    """What the best-known open TTS DPO does: the mask that means "ignored" read as "counted", so
-    that text and padding are scored and speech is not."""
+    """CosyVoice's own DPO (`cosyvoice/llm/llm.py`): the mask that means "ignored" read as "counted",
+    so that token 0 is scored wherever text or padding stands, and speech is not."""
 
     def batch(self, examples, draws=()):
         rows = []
@@ -46,7 +48,7 @@ class InvertedMask(ARAdapter):
             rows.append(self.sequence(*prefix, e.target))
         batch = self.pad(rows)
         ignored = batch["labels"] == IGNORE
-        return batch | {"labels": torch.where(ignored, batch["input_ids"].roll(-1, 1), IGNORE)}
+        return batch | {"labels": torch.where(ignored, 0, IGNORE)}
 
     def score(self, model, batch, reduction="sum"):
         inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
@@ -90,11 +92,40 @@ def test_masked_conforms(tokenizer: SpeechTokenizer):
     assert all(found.values()), found
 
 
-def test_an_inverted_mask_is_found_out(adapter: ARAdapter, tokenizer: SpeechTokenizer):
-    wrong = InvertedMask(adapter.config, tokenizer, adapter.model)
+@pytest.mark.parametrize("layout", SPEECH)
+def test_published_ar_layouts_conform(layout: str, tokenizer: SpeechTokenizer, tmp_path: Path):
+    adapter = make_layout(layout, tmp_path, tokenizer)
+    found = checks(adapter, lambda path: ARAdapter.load(path, tokenizer))
+    assert all(found.values()), found
+
+
+@pytest.mark.parametrize("layout", ["ars", "cosyvoice2"])
+def test_an_inverted_mask_is_found_out(
+    layout: str, adapter: ARAdapter, tokenizer: SpeechTokenizer, tmp_path: Path
+):
+    right = adapter if layout == "ars" else make_layout(layout, tmp_path, tokenizer)
+    wrong = InvertedMask(right.config, tokenizer, right.model)
     found = checks(wrong, lambda path: InvertedMask.load(path, tokenizer))
     for check in (
         "padding and batch mates change nothing",
         "positions counted do not hang on the prompt",
     ):
         assert not found[check]
+
+
+@pytest.mark.parametrize("kind", [ARAdapter, InvertedMask])
+def test_the_command_fails_on_the_inverted_mask_alone(
+    kind: type, tokenizer: SpeechTokenizer, tmp_path: Path, monkeypatch
+):
+    right = make_layout("cosyvoice2", tmp_path, tokenizer)
+
+    def load(name: str, params: object, path: Path | None = None) -> ARAdapter:
+        made = kind(right.config, tokenizer, right.model)
+        return made if path is None else kind.load(path, tokenizer)
+
+    monkeypatch.setattr("intp.models.load_adapter", load)
+    monkeypatch.setattr("intp.conformance.development_pairs", lambda adapter, _: pairs(adapter))
+    monkeypatch.setattr("sys.argv", ["conformance", "--model", "cosyvoice2"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert bool(stopped.value.code) == (kind is InvertedMask)

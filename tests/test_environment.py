@@ -66,7 +66,7 @@ def imported() -> set[str]:
 # says what to install: upstream's own packages (requirements-parity.txt), TRL for its benchmark,
 # hibari for growing the corpus, Vocos for the published F5-TTS.
 ELSEWHERE = {"jupyter_server", "f5_tts", "ema_pytorch", "models", "ttsdb_core", "ttsdb_maskgct"}
-ELSEWHERE |= {"trl", "datasets", "hibari", "vocos"}
+ELSEWHERE |= {"cosyvoice", "utils", "trl", "datasets", "hibari", "vocos"}
 
 
 def test_what_the_code_imports_is_pinned():

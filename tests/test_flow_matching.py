@@ -290,14 +290,17 @@ def test_published_files_load_strictly(adapter, tmp_path):
     }
     tensors |= {"initted": torch.tensor(True), "step": torch.tensor(9)}
     save_file(tensors, checkpoint)
-    settings = {"text": "pinyin", "text_positions": "plain", "vocoder": "vocos", "model": TINY}
-    loaded = FlowMatchingAdapter.load_published(checkpoint, vocabulary, settings)
+    settings = {
+        "vocabulary": str(vocabulary), "text": "pinyin", "text_positions": "plain",
+        "vocoder": "vocos", "model": TINY,
+    }  # fmt: skip
+    loaded = FlowMatchingAdapter.load_published(checkpoint, settings)
     assert loaded.ids == {s: i for i, s in enumerate(" abcd.")}
     assert next(loaded.model.parameters()).dtype == torch.float32
     assert len(loaded.encode(torch.zeros(16000).numpy())) == 24000 // 256 + 1
     save_file(tensors | {"ema_model.transformer.odd": torch.zeros(1)}, checkpoint)
     with pytest.raises(RuntimeError, match="odd"):
-        FlowMatchingAdapter.load_published(checkpoint, vocabulary, settings)
+        FlowMatchingAdapter.load_published(checkpoint, settings)
     vocabulary.write_text("a\nb\n")
     with pytest.raises(ValueError, match="space first"):
         f5.read_vocabulary(vocabulary)

@@ -16,7 +16,8 @@ from intp.adapters.masked import MaskedAdapter, MaskedConfig
 from intp.losses import preference_loss
 from networks.maskgct import MaskGCT_T2S
 from networks.maskgct_sampling import _deviation, masked_share
-from networks.maskgct_upstream import MissingUpstream, upstream
+from networks.maskgct_upstream import upstream
+from networks.upstream import MissingUpstream
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 48}
 SAMPLING = {
@@ -338,11 +339,11 @@ def test_a_published_file_is_read_by_configuration_and_strictly(tokenizer, tmp_p
     }  # fmt: skip
     weights = {k: v.clone() for k, v in build(tokenizer, **config).model.state_dict().items()}
     save_file(weights, tmp_path / "model.safetensors")
-    loaded = MaskedAdapter.load(tmp_path / "model.safetensors", tokenizer, config)
+    loaded = MaskedAdapter.load_published(tmp_path / "model.safetensors", config, tokenizer)
     assert all(torch.equal(v, weights[k]) for k, v in loaded.model.state_dict().items())
     save_file(weights | {"extra": torch.zeros(1)}, tmp_path / "more.safetensors")
     with pytest.raises(RuntimeError, match="extra"):
-        MaskedAdapter.load(tmp_path / "more.safetensors", tokenizer, config)
+        MaskedAdapter.load_published(tmp_path / "more.safetensors", config, tokenizer)
 
 
 PIPELINE = SimpleNamespace(  # upstream's names and shapes: 320 samples a token, noise as speech

@@ -48,7 +48,7 @@ def imported(path: Path) -> set[Path]:
 
 
 def closure(path: Path) -> set[Path]:
-    """Everything of ours that running `path` can load; adapters named in params.yaml too."""
+    """Everything of ours that running `path` can load; what the parameters name too."""
     seen: set[Path] = set()
     stack = [path]
     while stack:
@@ -63,11 +63,13 @@ def closure(path: Path) -> set[Path]:
 
 
 def named_adapters() -> list[Path]:
-    """The files of the adapters that the scales' parameters name."""
+    """The files of the adapters and front ends that the scales' parameters name."""
     found = set()
     for path in sorted((ROOT / "params").glob("*.yaml")):
-        models = YAML(typ="safe").load(path.read_text("utf-8"))["models"]
-        found |= {module_file(m["adapter"].partition(":")[0]) for m in models.values()}
+        for model in YAML(typ="safe").load(path.read_text("utf-8"))["models"].values():
+            settings = [model["adapter"], *(model.get("published") or {}).values()]
+            names = [s.partition(":")[0] for s in settings if isinstance(s, str) and ":" in s]
+            found |= {module_file(name) for name in names}
     return sorted(f for f in found if f is not None)
 
 

@@ -1,37 +1,47 @@
 """From a model's name in `params.yaml` to its adapter: configuration, never code, differs."""
 
-from importlib import import_module
 from pathlib import Path
 
-from intp.adapters.base import Adapter
+from intp.adapters.base import Adapter, named
 from intp.params import Params
 from intp.paths import CHECKPOINTS, ROOT
 from networks.tokenizer import SpeechTokenizer
 
+TOKENIZER = CHECKPOINTS / "tokenizer.safetensors"
+
 
 def load_tokenizer() -> SpeechTokenizer:
     """The speech tokenizer of the mini models."""
-    return SpeechTokenizer.load(checkpoint(CHECKPOINTS / "tokenizer.safetensors"))
+    return SpeechTokenizer.load(checkpoint(TOKENIZER))
 
 
 def load_adapter(name: str, params: Params, path: Path | None = None) -> Adapter:
     """The adapter of `models.<name>`, with the weights in `path` (its own checkpoint by default).
 
-    `adapter` there is "module:Class"; the class has `load(path, tokenizer)`. Raises ValueError for
-    a name that the parameters do not know and FileNotFoundError for missing weights.
+    `adapter` there is "module:Class"; the class has `load(path, tokenizer)` and, if `published` is
+    set, `load_published(path, config, tokenizer)` for the model's own checkpoint: what was saved
+    since is in our format. Raises ValueError for a name that the parameters do not know and
+    FileNotFoundError for missing weights.
     """
     if name not in params.models:
         raise ValueError(f"models.{name}: unknown; params.yaml has {sorted(params.models)}")
     spec = params.models[name]
-    module, _, kind = spec.adapter.partition(":")
-    adapter = getattr(import_module(module), kind)
-    return adapter.load(checkpoint(path or ROOT / spec.checkpoint), load_tokenizer())
+    adapter = named(spec.adapter)
+    source = checkpoint(path or ROOT / spec.checkpoint)
+    if spec.published is None:
+        return adapter.load(source, load_tokenizer())
+    # Published checkpoints have second stages of their own; only a mini one's asks for ours.
+    tokenizer = load_tokenizer() if TOKENIZER.is_file() else None
+    if path is not None:
+        return adapter.load(source, tokenizer)
+    return adapter.load_published(source, {"model": spec.config} | spec.published, tokenizer)
 
 
 def checkpoint(path: Path) -> Path:
     """`path` if it is there; else FileNotFoundError that says where it comes from."""
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(
-            f"{path}: no such checkpoint; `dvc pull` fetches the pretrained ones"
+            f"{path}: no such checkpoint; `dvc pull` fetches the pretrained ones, published ones "
+            "come from their authors (docs/adapters.md)"
         )
     return path

@@ -71,11 +71,15 @@ class Judges:
 
 @checked
 class Model:
-    """One system: which adapter reads which checkpoint, and what the adapter is told."""
+    """One system: which adapter reads which checkpoint, and the sizes of its network (`config`).
+
+    With `published`, the adapter's other settings, the checkpoint is in its upstream's layout.
+    """
 
     adapter: Text
     checkpoint: Text
     config: Free
+    published: Free | None = None
 
 
 @checked

@@ -126,8 +126,11 @@ def read_targets(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def file_key(path: Path) -> str:
-    """A short hash of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """A short hash of the bytes of a file, or of a folder's files."""
+    digest = hashlib.sha256()
+    for file in sorted(p for p in [path, *path.rglob("*")] if p.is_file()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def main() -> None:

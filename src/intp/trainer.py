@@ -345,7 +345,8 @@ def keep_best(
     log[-1]["development"] = error
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process and error < min(known, default=float("inf")):
-        save_file({k: v.contiguous() for k, v in weights.items()}, work / "best.partial")
+        # Copies, since safetensors takes no two names of one tensor, as tied embeddings have.
+        save_file({k: v.clone().contiguous() for k, v in weights.items()}, work / "best.partial")
         (work / "best.partial").replace(work / "best.safetensors")
 
 

@@ -10,18 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
 
-RATE_IN, RATE_OUT = 16_000, 24_000
+from networks.upstream import RATE_IN, RATE_OUT, MissingUpstream, local, resampled, seeded
+
 INSTALL = (
     "MaskGCT's front end and second stage come with the package ttsdb-maskgct: pip install "
     "ttsdb-maskgct, in an environment of its own (it pins transformers 4.41.2), and espeak-ng"
 )
-
-
-class MissingUpstream(ImportError):
-    """A package that only the published checkpoint needs is not there; says what to install."""
 
 
 @lru_cache(maxsize=1)
@@ -43,6 +39,7 @@ class UpstreamFrontend:
 
     def __init__(self, config: Any, tokenizer: Any = None):
         options = {"device": "cpu"} | config.frontend_options
+        options["weights"] = local(options["weights"])
         self.model = upstream(**options)
         self.assets = {"TTSDB_VENDOR_ASSETS_DIR": options["weights"]}  # the polyphone model's place
         self.pipeline = self.model._get_inference_pipeline()
@@ -81,12 +78,9 @@ class UpstreamFrontend:
 
         Upstream's second stage draws from torch's global generator: it is seeded, then restored.
         """
-        wave = torch.from_numpy(reference_speech)[None]
-        wave = torchaudio.functional.resample(wave, RATE_IN, RATE_OUT).to(self.model.device)
+        wave = resampled(reference_speech, RATE_IN, RATE_OUT)[None].to(self.model.device)
         both = torch.cat([self.encode(reference_speech), tokens])[None].to(self.model.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             acoustic = self.pipeline.extract_acoustic_code(wave)
             _, speech = self.pipeline.semantic2acoustic(both, acoustic)
-        speech = torch.from_numpy(np.asarray(speech, dtype=np.float32))
-        return torchaudio.functional.resample(speech, RATE_OUT, RATE_IN).numpy()
+        return resampled(speech, RATE_OUT, RATE_IN).numpy()

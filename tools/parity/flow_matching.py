@@ -73,9 +73,10 @@ def load_ours(model: cfm.CFM, flags: dict[str, object], folder: Path) -> FlowMat
     published = EMA(model, include_online_model=False).state_dict()
     save_file({key: value.contiguous() for key, value in published.items()}, path)
     settings = {
-        "text": "pinyin", "text_positions": "plain", "vocoder": "vocos", "model": SIZES | flags,
+        "vocabulary": VOCABULARY, "text": "pinyin", "text_positions": "plain", "vocoder": "vocos",
+        "model": SIZES | flags,
     }  # fmt: skip
-    return FlowMatchingAdapter.load_published(path, VOCABULARY, settings)
+    return FlowMatchingAdapter.load_published(path, settings)
 
 
 def inputs(lengths: list[int], texts: list[int]) -> dict[str, Tensor]:

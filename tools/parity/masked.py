@@ -56,7 +56,7 @@ def load_ours(model: Upstream) -> MaskedAdapter:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
         save_model(model, str(path))
-        return MaskedAdapter.load(path, None, CONFIG)
+        return MaskedAdapter.load_published(path, CONFIG)
 
 
 def make_row(phones: int, before: int) -> tuple[Prompt, torch.Tensor]:

@@ -1,21 +1,19 @@
-"""Autoregressive TTS: a causal language model over phonemes, then speech tokens (ARS).
+"""Autoregressive TTS: a causal language model over text, then speech tokens.
 
-Layout of the ARS relatives (UPSTREAM: Amphion `models/tts/debatts`, `T2SLlama`): speech tokens
-first in the vocabulary, then phonemes, then pad, bos/eos of the target, bos/eos of the phonemes;
-a sequence is `bos_phone, prompt and target phonemes, eos_phone, bos_target, prompt tokens, target
-tokens, eos_target`. Zero-shot: the reference recording and its text stand before the target.
+A row is head, text of reference and target, tail, then reference speech, target speech and the end.
+Which ids these are, and what model reads them, a front end says: ARS's is here, those of CosyVoice 2
+and Ints are in `networks.ar_upstream`. Zero-shot: the reference and its text stand before the target.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from intp.adapters.base import (
     Draw,
@@ -23,12 +21,14 @@ from intp.adapters.base import (
     Prompt,
     Speech,
     in_batches,
+    named,
     read_checkpoint,
     write_checkpoint,
 )
-from intp.audio import griffin_lim, log_mel
 from intp.losses import IGNORE, ar_logps
+from networks.causal_lm import causal_lm
 from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
+from networks.upstream import read_published
 
 
 def visible(segments: Tensor) -> Tensor:
@@ -43,44 +43,52 @@ def visible(segments: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ARConfig:
-    """Vocabulary and sizes; `model` is any causal LM's configuration for transformers, of which
-    `model_type` (llama by default) names the architecture. `text_positions="rate"` spreads the
-    phonemes' rotary positions at the reference's speaking rate (tokens a phoneme), so that text and
-    speech share one time axis; `"plain"` counts them, as the published relatives do."""
+    """Vocabulary, front end and sizes. `frontend` (text and model) and `speech` (sound and tokens)
+    are "module:Class", made with this configuration and reading their own options; `tokens` counts
+    the speech codes, `token_rate` a second's. `model` holds the network's settings, by default a
+    Llama's. `text_positions="rate"` spreads the text's rotary positions at the reference's speaking
+    rate (tokens a phoneme), so that text and speech share one time axis; `"plain"` counts, as the
+    published models do."""
 
     tokens: int = 1000
+    token_rate: float = TOKEN_RATE
     phonemes: list[str] = field(default_factory=list)
     separator: str = " "
     text_positions: str = "rate"
     tokens_per_phoneme: float = 1.75
+    frontend: str = "intp.adapters.ar:PhonemeFrontend"
+    frontend_options: dict[str, Any] = field(default_factory=dict)
+    speech: str = "networks.speech:TokenizerSpeech"
+    speech_options: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def specials(self) -> dict[str, int]:
-        """Ids of pad, bos_target, eos_target, bos_phone and eos_phone, in upstream's order."""
-        first = self.tokens + len(self.phonemes)
-        names = ("pad", "bos_target", "eos_target", "bos_phone", "eos_phone")
-        return {name: first + i for i, name in enumerate(names)}
+
+class Frontend(Protocol):
+    """Layout of a row. `ids` has at least "pad" and "eos_target"; speech code i is id `offset` + i."""
+
+    ids: dict[str, int]
+    offset: int
+
+    def text(self, prompt: Prompt, heard: bool) -> tuple[list[int], ...]:
+        """Ids of head, reference text (none unless `heard`), target text, and tail."""
+
+    def build(self, config: ARConfig) -> nn.Module:
+        """The model with random weights; its logits' columns are the ids that it may predict."""
 
 
-class ARAdapter:
-    """Llama (or any causal LM configuration) on the tokens of `SpeechTokenizer`."""
+class PhonemeFrontend:
+    """Layout of the ARS relatives (upstream: Amphion `models/tts/debatts`, `T2SLlama`): speech codes
+    first in the vocabulary, then phonemes, pad, bos/eos of the target, bos/eos of the phonemes; a row
+    is `bos_phone, phonemes, eos_phone, bos_target, tokens, eos_target`."""
 
-    stochastic = False
+    offset = 0
 
-    def __init__(
-        self, config: ARConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None
-    ):
-        self.config, self.tokenizer = config, tokenizer
-        self.ids = config.specials
+    def __init__(self, config: ARConfig):
+        self.separator = config.separator
         self.phone_ids = {p: config.tokens + i for i, p in enumerate(config.phonemes)}
-        if model is None:
-            vocabulary = config.tokens + len(config.phonemes) + len(self.ids)
-            sizes = {"model_type": "llama", "vocab_size": vocabulary} | config.model
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.for_model(**sizes), attn_implementation="sdpa"
-            )
-        self.model = model.eval()
+        first = config.tokens + len(config.phonemes)
+        names = ("pad", "bos_target", "eos_target", "bos_phone", "eos_phone")
+        self.ids = {name: first + i for i, name in enumerate(names)}
 
     def phones(self, text: str) -> list[int]:
         """Ids of a phoneme string; a symbol the model never saw is an error that names it."""
@@ -89,32 +97,67 @@ class ARAdapter:
             raise ValueError(f"phonemes {unknown} of {text!r} are unknown to this model")
         return [self.phone_ids[p] for p in text]
 
-    def encode(self, samples: np.ndarray) -> Tensor:
-        """Speech [N] at 16 kHz to speech tokens [M], 31.25 a second."""
-        return self.tokenizer.tokens(log_mel(samples))
+    def text(self, prompt: Prompt, heard: bool) -> tuple[list[int], ...]:
+        """Ids of head, reference text (none unless `heard`), target text, and tail."""
+        before = self.phones(prompt.prompt_phonemes + self.separator) if heard else []
+        tail = [self.ids["eos_phone"], self.ids["bos_target"]]
+        return [self.ids["bos_phone"]], before, self.phones(prompt.target_phonemes), tail
 
-    def decode(self, tokens: Tensor, reference_speech: np.ndarray) -> np.ndarray:
+    def build(self, config: ARConfig) -> nn.Module:
+        """Any causal LM of transformers; `model_type` (llama by default) names the architecture."""
+        vocabulary = config.tokens + len(config.phonemes) + len(self.ids)
+        return causal_lm({"model_type": "llama", "vocab_size": vocabulary} | config.model)
+
+
+class ARAdapter:
+    """A causal language model on the text and speech tokens of its front end."""
+
+    stochastic = False
+
+    def __init__(
+        self, config: ARConfig, tokenizer: SpeechTokenizer | None, model: nn.Module | None = None
+    ):
+        self.config, self.tokenizer = config, tokenizer
+        self.frontend: Frontend = named(config.frontend)(config)
+        self.speech = named(config.speech)(config, tokenizer)
+        self.ids = self.frontend.ids
+        self.model = (model or self.frontend.build(config)).eval()
+
+    def phones(self, text: str) -> list[int]:
+        """Ids of a phoneme string, for front ends that read phonemes."""
+        return self.frontend.phones(text)
+
+    def encode(self, samples: np.ndarray) -> Tensor:
+        """Speech [N] at 16 kHz to speech tokens [M], `token_rate` a second."""
+        return self.speech.encode(samples)
+
+    def decode(self, tokens: Tensor, reference_speech: np.ndarray, seed: int = 0) -> np.ndarray:
         """Speech tokens to samples in the timbre of the reference; empty tokens give silence."""
         if len(tokens) == 0:
             return np.zeros(1600, dtype=np.float32)
-        return griffin_lim(self.tokenizer.speech(tokens, log_mel(reference_speech)))
+        return self.speech.decode(tokens, reference_speech, seed)
 
     def prefix(self, prompt: Prompt, prompt_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and rotary positions of everything before the first target token."""
-        ids, separator = self.ids, self.config.separator
-        before = self.phones(prompt.prompt_phonemes + separator) if len(prompt_tokens) else []
-        text = before + self.phones(prompt.target_phonemes)
+        head, before, target, tail = self.frontend.text(prompt, len(prompt_tokens) > 0)
         rate = len(prompt_tokens) / len(before) if before else self.config.tokens_per_phoneme
-        sequence = [ids["bos_phone"], *text, ids["eos_phone"], ids["bos_target"]]
-        sequence = torch.cat([torch.tensor(sequence), prompt_tokens.cpu()])
-        return sequence, self.positions(len(text), len(prompt_tokens), rate)
+        sequence = torch.tensor([*head, *before, *target, *tail])
+        sequence = torch.cat([sequence, prompt_tokens.cpu() + self.frontend.offset])
+        text = len(before) + len(target)
+        return sequence, self.positions(text, len(prompt_tokens), rate, len(head), len(tail))
 
-    def positions(self, phones: int, tokens: int, rate: float) -> Tensor:
-        """Rotary positions of bos_phone, phonemes, eos_phone, bos_target and `tokens` tokens."""
+    def positions(
+        self, text: int, tokens: int, rate: float, head: int = 1, tail: int = 2
+    ) -> Tensor:
+        """Rotary positions of a head, `text` ids, a tail and `tokens` tokens; lengths as ARS's.
+
+        At "rate", the head stands at 0, and the last of the tail is the 0 of the speech's axis.
+        """
         if self.config.text_positions == "plain":
-            return torch.arange(phones + 3 + tokens, dtype=torch.float32)
-        text = (torch.arange(phones + 2, dtype=torch.float32) - 0.5).clamp_min(0) * rate
-        return torch.cat([text, torch.arange(1 + tokens, dtype=torch.float32)])
+            return torch.arange(head + text + tail + tokens, dtype=torch.float32)
+        before = torch.arange(head + text + tail - 1, dtype=torch.float32)
+        before = (before - (head - 0.5)).clamp_min(0) * rate
+        return torch.cat([before, torch.arange(1 + tokens, dtype=torch.float32)])
 
     def batch(self, examples: Sequence[Example], draws: Sequence[Draw] = ()) -> dict[str, Tensor]:
         """Examples [N] in rows [B, T] that read a prompt once for all its answers.
@@ -136,11 +179,12 @@ class ARAdapter:
             members.sort(key=lambda i: examples[i].target.tolist())
             prompt = examples[members[0]].prompt
             prefix = self.prefix(prompt, self.encode(prompt.reference_speech))
-            row, starts = self.shared_row(*prefix, [examples[i].target.cpu() for i in members])
+            targets = [examples[i].target.cpu() + self.frontend.offset for i in members]
+            row, starts = self.shared_row(*prefix, targets)
             rows.append(row)
-            for i, start in zip(members, starts, strict=True):
+            for i, start, target in zip(members, starts, targets, strict=True):
                 place[i], begin[i] = number, start
-                labels[i] = torch.cat([examples[i].target.cpu(), eos])
+                labels[i] = torch.cat([target, eos])
         first = min(begin)
         columns = [torch.arange(len(y)) + c - first for y, c in zip(labels, begin, strict=True)]
         padded = self.pad(rows)
@@ -159,7 +203,7 @@ class ARAdapter:
     def shared_row(
         self, prefix: Tensor, positions: Tensor, targets: Sequence[Tensor]
     ) -> tuple[dict[str, Tensor], list[int]]:
-        """One row of a prompt and its answers, and the column of each answer's first prediction.
+        """One row of a prompt and its answers' ids, and the column of each answer's first prediction.
 
         `segments` is 0 on the prompt and counts the answers from 1.
         """
@@ -177,9 +221,10 @@ class ARAdapter:
         """One training row: the target is fed, and predicted one step earlier."""
         following = positions[-1] + 1 + torch.arange(len(target))
         eos = torch.tensor([self.ids["eos_target"]])
-        labels = torch.cat([torch.full((len(prefix) - 1,), IGNORE), target.cpu(), eos])
+        target = target.cpu() + self.frontend.offset
+        labels = torch.cat([torch.full((len(prefix) - 1,), IGNORE), target, eos])
         return {
-            "input_ids": torch.cat([prefix, target.cpu()]),
+            "input_ids": torch.cat([prefix, target]),
             "position_ids": torch.cat([positions, following]),
             "labels": labels,
         }
@@ -216,7 +261,7 @@ class ARAdapter:
         """
         prefixes = [self.prefix(p, self.encode(p.reference_speech)) for p in prompts]
         lengths = [len(ids) for ids, _ in prefixes]
-        width, steps = max(lengths), int(sampling["max_seconds"] * TOKEN_RATE)
+        width, steps = max(lengths), int(sampling["max_seconds"] * self.config.token_rate)
         ids = torch.full((len(prompts), width), self.ids["pad"])
         positions, mask = torch.zeros(len(prompts), width), torch.zeros(len(prompts), width).long()
         for i, (row, row_positions) in enumerate(prefixes):
@@ -227,14 +272,15 @@ class ARAdapter:
             [torch.rand(steps, generator=torch.Generator().manual_seed(s)) for s in seeds]
         )
         last, cache, produced = positions[:, -1:], None, []
+        device = next(self.model.parameters()).device
         done = torch.zeros(len(prompts), dtype=torch.bool)
         for step in range(steps):
             out = self.model(
-                input_ids=ids, position_ids=positions, attention_mask=mask,
-                cache=cache, use_cache=True, logits_to_keep=1,
+                input_ids=ids.to(device), position_ids=positions.to(device),
+                attention_mask=mask.to(device), cache=cache, use_cache=True, logits_to_keep=1,
             )  # fmt: skip
             cache = out.cache
-            ids = self.sample(out.logits[:, -1].float(), draws[:, step], sampling)
+            ids = self.sample(out.logits[:, -1].float().cpu(), draws[:, step], sampling)
             produced.append(ids)
             done |= ids == self.ids["eos_target"]
             if done.all():
@@ -244,11 +290,14 @@ class ARAdapter:
         grid = torch.stack(produced, dim=1)
         ends = (grid == self.ids["eos_target"]).int()
         stops = torch.where(ends.any(1), ends.argmax(1), grid.shape[1])
-        return [(grid[i, : stops[i]], bool(done[i])) for i in range(len(prompts))]
+        codes = grid - self.frontend.offset
+        return [(codes[i, : stops[i]], bool(done[i])) for i in range(len(prompts))]
 
     def sample(self, logits: Tensor, draws: Tensor, sampling: dict[str, Any]) -> Tensor:
-        """One token a row [B] by temperature, top-k and top-p, from uniform draws [B]."""
-        speech = torch.arange(logits.shape[1]) < self.config.tokens
+        """One id a row [B] by temperature, top-k and top-p, from uniform draws [B]: a speech code's,
+        or the end."""
+        speech = torch.zeros(logits.shape[1], dtype=torch.bool)
+        speech[self.frontend.offset : self.frontend.offset + self.config.tokens] = True
         speech[self.ids["eos_target"]] = True
         logits = logits.masked_fill(~speech, -torch.inf)
         values, order = logits.topk(min(sampling["top_k"], logits.shape[1]), dim=-1)
@@ -271,7 +320,7 @@ class ARAdapter:
         def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
             found = self.generate(some, sampling, drawn)
             return [
-                Speech(self.decode(tokens, p.reference_speech), tokens, seed, stopped)
+                Speech(self.decode(tokens, p.reference_speech, seed), tokens, seed, stopped)
                 for p, seed, (tokens, stopped) in zip(some, drawn, found, strict=True)
             ]
 
@@ -283,9 +332,21 @@ class ARAdapter:
         write_checkpoint(path, self.model, self.config)
 
     @classmethod
-    def load(cls, path: Path, tokenizer: SpeechTokenizer) -> "ARAdapter":
+    def load(cls, path: Path, tokenizer: SpeechTokenizer | None) -> "ARAdapter":
         """Read what `save` wrote, in float32, strictly."""
         config, weights = read_checkpoint(path)
         adapter = cls(ARConfig(**config), tokenizer)
+        adapter.model.load_state_dict(weights, strict=True)
+        return adapter
+
+    @classmethod
+    def load_published(
+        cls, path: Path, config: dict[str, Any], tokenizer: SpeechTokenizer | None = None
+    ) -> "ARAdapter":
+        """Read a published checkpoint (`read_published`) in float32, strictly. `config` has the fields
+        of `ARConfig`; `model` there goes before the sizes that the checkpoint states itself."""
+        sizes, weights = read_published(path)
+        sizes |= config.get("model", {})
+        adapter = cls(ARConfig(**config | {"model": sizes}), tokenizer)
         adapter.model.load_state_dict(weights, strict=True)
         return adapter

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -103,6 +104,12 @@ class Adapter(Protocol):
         """Write the model and its configuration to one safetensors file."""
 
 
+def named(name: str) -> Any:
+    """What "module:Name" in a configuration stands for."""
+    module, _, kind = name.partition(":")
+    return getattr(import_module(module), kind)
+
+
 def in_batches(
     prompts: Sequence[Prompt],
     seeds: Sequence[int],
@@ -125,9 +132,9 @@ def in_batches(
 
 def write_checkpoint(path: Path, model: nn.Module, config: Any) -> None:
     """Weights (bf16), buffers (as they are) and the configuration, a dataclass, in one file."""
-    learned = dict(model.named_parameters())
-    weights = {
-        key: (value.to(torch.bfloat16) if key in learned else value).contiguous()
+    learned = dict(model.named_parameters(remove_duplicate=False))
+    weights = {  # copies, since safetensors takes no two names of one tensor
+        key: (value.to(torch.bfloat16, copy=True) if key in learned else value).contiguous()
         for key, value in model.state_dict().items()
     }
     save_file(weights, path, metadata={"config": json.dumps(asdict(config))})

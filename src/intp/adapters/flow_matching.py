@@ -26,6 +26,7 @@ from intp.adapters.base import (
 )
 from intp.audio import HOP, N_MELS, SAMPLE_RATE, griffin_lim, log_mel
 from intp.losses import flow_matching_error
+from intp.paths import ROOT
 from networks import f5
 from networks.dit import DiT
 
@@ -242,9 +243,12 @@ class FlowMatchingAdapter:
 
     @classmethod
     def load_published(
-        cls, checkpoint: Path, vocabulary: Path, config: dict[str, Any]
+        cls, path: Path, config: dict[str, Any], tokenizer: object = None
     ) -> "FlowMatchingAdapter":
-        """Read upstream's safetensors and `vocab.txt`, strictly; `config` is the other fields."""
-        adapter = cls(FlowMatchingConfig(phonemes=f5.read_vocabulary(vocabulary), **config))
-        adapter.model.load_state_dict(f5.published_weights(checkpoint), strict=True)
+        """Read upstream's safetensors strictly. `config` has the fields of `FlowMatchingConfig`, and
+        for `phonemes` the path of `vocab.txt` from the repository's root as `vocabulary`."""
+        symbols = f5.read_vocabulary(ROOT / config["vocabulary"])
+        others = {key: value for key, value in config.items() if key != "vocabulary"}
+        adapter = cls(FlowMatchingConfig(phonemes=symbols, **others))
+        adapter.model.load_state_dict(f5.published_weights(path), strict=True)
         return adapter

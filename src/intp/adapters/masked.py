@@ -7,13 +7,11 @@ start in one column. Mini model and published checkpoint differ in configuration
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -23,14 +21,16 @@ from intp.adapters.base import (
     Prompt,
     Speech,
     in_batches,
+    named,
     read_checkpoint,
     write_checkpoint,
 )
-from intp.audio import griffin_lim, log_mel
 from intp.losses import masked_logps
 from networks.maskgct import MaskGCT_T2S
 from networks.maskgct_sampling import Unmasking, masked_share, unmask
+from networks.speech import TokenizerSpeech
 from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
+from networks.upstream import read_published
 
 LEAST_TIME, LEAST_MASKED = 1e-5, 0.2  # upstream's bounds of t and of the share it masks
 
@@ -51,11 +51,12 @@ class MaskedConfig:
     model: dict[str, Any] = field(default_factory=dict)
 
 
-class SymbolFrontend:
+class SymbolFrontend(TokenizerSpeech):
     """The mini models' front end: a symbol is a phoneme id, `SpeechTokenizer` makes the tokens."""
 
-    def __init__(self, config: MaskedConfig, tokenizer: SpeechTokenizer):
-        self.config, self.tokenizer = config, tokenizer
+    def __init__(self, config: MaskedConfig, tokenizer: SpeechTokenizer | None):
+        super().__init__(config, tokenizer)
+        self.config = config
         self.ids = {p: i for i, p in enumerate(config.phonemes)}
 
     def phones(self, prompt: Prompt) -> tuple[list[int], list[int]]:
@@ -66,14 +67,6 @@ class SymbolFrontend:
         before, target = ([self.ids[p] for p in text] for text in texts)
         return before, target
 
-    def encode(self, samples: np.ndarray) -> Tensor:
-        """Speech [N] at 16 kHz to tokens [M]."""
-        return self.tokenizer.tokens(log_mel(samples))
-
-    def decode(self, tokens: Tensor, reference_speech: np.ndarray, seed: int) -> np.ndarray:
-        """Tokens to samples at 16 kHz in the voice of the reference; Griffin-Lim draws nothing."""
-        return griffin_lim(self.tokenizer.speech(tokens, log_mel(reference_speech)))
-
 
 class MaskedAdapter:
     """MaskGCT's transformer on the speech tokens of its front end."""
@@ -81,11 +74,13 @@ class MaskedAdapter:
     stochastic = True
 
     def __init__(
-        self, config: MaskedConfig, tokenizer: SpeechTokenizer, model: nn.Module | None = None
+        self,
+        config: MaskedConfig,
+        tokenizer: SpeechTokenizer | None,
+        model: nn.Module | None = None,
     ):
         self.config, self.tokenizer = config, tokenizer
-        module, _, kind = config.frontend.partition(":")
-        self.frontend = getattr(import_module(module), kind)(config, tokenizer)
+        self.frontend = named(config.frontend)(config, tokenizer)
         if model is None:
             sizes = {"phone_table": len(config.phonemes) + 1} | config.model
             model = MaskGCT_T2S(cond_codebook_size=config.tokens, **sizes)
@@ -218,15 +213,18 @@ class MaskedAdapter:
         write_checkpoint(path, self.model, self.config)
 
     @classmethod
-    def load(
-        cls, path: Path, tokenizer: SpeechTokenizer, config: dict[str, Any] | None = None
-    ) -> "MaskedAdapter":
-        """Read what `save` wrote, or with `config` (of `MaskedConfig`) a published file, in float32,
-        strictly."""
-        if config is None:
-            config, weights = read_checkpoint(path)
-        else:
-            weights = {key: value.float() for key, value in load_file(path).items()}
+    def load(cls, path: Path, tokenizer: SpeechTokenizer | None) -> "MaskedAdapter":
+        """Read what `save` wrote, in float32, strictly."""
+        config, weights = read_checkpoint(path)
         adapter = cls(MaskedConfig(**config), tokenizer)
         adapter.model.load_state_dict(weights, strict=True)
+        return adapter
+
+    @classmethod
+    def load_published(
+        cls, path: Path, config: dict[str, Any], tokenizer: SpeechTokenizer | None = None
+    ) -> "MaskedAdapter":
+        """Read upstream's safetensors strictly; `config` has the fields of `MaskedConfig`."""
+        adapter = cls(MaskedConfig(**config), tokenizer)
+        adapter.model.load_state_dict(read_published(path)[1], strict=True)
         return adapter
