@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from intp.adapters.base import Adapter, Example
@@ -92,14 +93,17 @@ def align(
 ) -> pd.DataFrame:
     """Train `adapter` on `pairs`, write its weights to `out` whole, return the log by step.
 
-    The work directory is keyed by recipe and pairs, so a killed run resumes and another recipe
-    never meets its state.
+    Of several processes the main one writes; all return when the file is there. The work directory
+    is keyed by recipe and pairs, so a killed run resumes and another recipe never meets its state.
     """
     work = WORK / "align" / out.stem / fingerprint(adapter, pairs, rule)
     run = train(adapter, pairs, rule, work, progress)
     out.parent.mkdir(parents=True, exist_ok=True)
-    adapter.save(out.with_suffix(".partial"))
-    out.with_suffix(".partial").replace(out)
+    processes = PartialState()
+    if processes.is_main_process:
+        adapter.save(out.with_suffix(".partial"))
+        out.with_suffix(".partial").replace(out)
+    processes.wait_for_everyone()
     return pd.DataFrame(run.log)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -233,7 +233,8 @@ def shares(batch: list[Pair], rank: int, world: int, micro: int | None) -> list[
 
 @dataclass
 class Run:
-    """A finished (or resumed) run: one row of the log a step, and the weights it ended with."""
+    """A finished (or resumed) run: one row of the log a step, and the weights it ended with (under
+    FSDP whole on the main process, empty on the others)."""
 
     log: list[dict[str, float]]
     weights: dict[str, Tensor]
@@ -251,7 +252,8 @@ def train(
 
     Goes on from `work/last` if it was killed before; the finished run is the same either way. With
     `evaluate` (an error on the development set, asked every `evaluate_every` steps) the weights of
-    the lowest error win, the earliest among equals. Raises ValueError without pairs.
+    the lowest error win, the earliest among equals. Under FSDP the main process's adapter ends with
+    a whole model on the CPU, the others' with their shards. Raises ValueError without pairs.
     """
     if not pairs:
         raise ValueError("no pairs to train on: mine with a lower threshold or more prompts")
@@ -263,6 +265,8 @@ def train(
     optimizer = torch.optim.AdamW(
         adapter.model.parameters(), recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay
     )
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    shell = hollow(adapter.model) if sharded else None
     model, optimizer = accelerator.prepare(adapter.model, optimizer)
     plan = [
         (epoch, batch)
@@ -284,9 +288,38 @@ def train(
             model.eval()
         if (step + 1) % recipe.save_every == 0 or step + 1 == len(plan):
             save_state(accelerator, work, log)
-    if evaluate is not None:
-        accelerator.unwrap_model(model).load_state_dict(load_file(work / "best.safetensors"))
-    return Run(log, accelerator.get_state_dict(model))
+    best = None if evaluate is None else load_file(work / "best.safetensors")
+    return Run(log, finish(accelerator, adapter, model, shell, best))
+
+
+def hollow(model: nn.Module) -> nn.Module:
+    """The model as it is, but for its parameters, which have a shape and no data: FSDP shards a
+    model in place, and no adapter can save or sample from shards."""
+    empty = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    return copy.deepcopy(model, empty)
+
+
+def finish(
+    accelerator: Accelerator,
+    adapter: Adapter,
+    model: nn.Module,
+    shell: nn.Module | None,
+    best: dict[str, Tensor] | None,
+) -> dict[str, Tensor]:
+    """The weights a run ended with, the best ones if there are any, put into the adapter."""
+    if shell is None:
+        if best is not None:
+            accelerator.unwrap_model(model).load_state_dict(best)
+        return accelerator.get_state_dict(model)
+    weights = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        weights = weights if best is None else best
+        shell.load_state_dict(weights, assign=True)
+        adapter.model = shell.cpu()
+    return weights
 
 
 def precision() -> str:
