@@ -24,7 +24,8 @@ from accelerate import Accelerator
 
 from intp.adapters.ar import ARAdapter, ARConfig
 from intp.adapters.base import Example, Prompt
-from intp.trainer import Pair, Recipe, make_reference, precision, update
+from intp.device import precision
+from intp.trainer import Pair, Recipe, make_reference, update
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
 
 SIZES = {

@@ -7,3 +7,11 @@ def cpu_multiplies_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; elsewhere it is 100 times slower there."""
     known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def precision() -> str:
+    """bf16 where the device multiplies it in hardware; elsewhere it is slower than float32."""
+    fast = cpu_multiplies_bf16()
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if fast else "no"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from intp.adapters.base import Adapter, Draw, Example, draw
-from intp.device import cpu_multiplies_bf16
+from intp.device import precision
 from intp.losses import preference_loss
 
 
@@ -320,14 +320,6 @@ def finish(
         shell.load_state_dict(weights, assign=True)
         adapter.model = shell.cpu()
     return weights
-
-
-def precision() -> str:
-    """bf16 where the device multiplies it in hardware; elsewhere it is slower than float32."""
-    fast = cpu_multiplies_bf16()
-    if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if fast else "no"
 
 
 def make_reference(
