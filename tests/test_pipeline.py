@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ruamel.yaml import YAML
 
 from intp.paths import NOTEBOOKS, ROOT
 from tools.deps import expected, stages
@@ -39,3 +40,18 @@ def test_frozen_stages_are_pretraining_only():
     frozen = {n for n, s in stages().items() if s.get("frozen")}
     assert frozen == {"tokenizer", "ars-mini"}
     assert (ROOT / "data.dvc").is_file()
+
+
+def test_the_store_holds_data_and_pretrained_checkpoints_and_nothing_else():
+    read = YAML(typ="safe").load
+    recorded = read(ROOT / "dvc.lock")["stages"]
+    outs = read(ROOT / "data.dvc")["outs"]
+    outs += [out for name, stage in stages().items() if stage.get("frozen")
+             for out in recorded[name]["outs"]]  # fmt: skip
+    wanted = {out["md5"] for out in outs if not out["path"].startswith("results/")}
+    objects = ROOT / "store" / "files" / "md5"
+    for folder in [name for name in wanted if name.endswith(".dir")]:
+        members = json.loads((objects / folder[:2] / folder[2:]).read_text("utf-8"))
+        wanted |= {member["md5"] for member in members}
+    found = {path.parent.name + path.name for path in objects.glob("*/*")}
+    assert found == wanted
