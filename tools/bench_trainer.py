@@ -9,6 +9,7 @@ row is a process of its own, so that its peak memory is its own. Needs an idle m
 """
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
@@ -127,6 +128,7 @@ def trl(reference: str) -> tuple[list[float], int]:
         )  # fmt: skip
         InOrder(
             adapter.model, args=settings, train_dataset=Dataset.from_list(rows),
+            ref_model=copy.deepcopy(adapter.model) if reference == "live" else None,
             processing_class=PreTrainedTokenizerFast(
                 tokenizer_object=word_tokenizer(adapter.model.config.vocab_size),
                 pad_token=f"t{adapter.ids['pad']}", eos_token=f"t{adapter.ids['eos_target']}",
