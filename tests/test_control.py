@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils.other import get_free_port
 from conftest import make_prompt
 from peft import LoraConfig, get_peft_model
 from test_trainer import QUICK, held_out_accuracy, preferences
 
 from intp.adapters.ar import ARAdapter
 from intp.adapters.base import Example
+from intp.device import precision
 from intp.paths import ROOT
 from intp.trainer import Pair, Recipe, live_reference, pair_inputs, train
 
@@ -24,15 +27,17 @@ LONGER = replace(QUICK, epochs=3)
 
 
 def ruled(count: int, shuffle: int | None = None) -> list[Pair]:
-    """The prompt decides whether low or high codes are chosen; `shuffle` seeds a coin for roles."""
-    coin, pairs = random.Random(shuffle), []
+    """The prompt decides whether low or high codes are chosen; with `shuffle`, a seed, a random half
+    of the pairs, exactly, has its roles exchanged."""
+    half = set() if shuffle is None else {*random.Random(shuffle).sample(range(count), count // 2)}
+    pairs = []
     for i in range(count):
         draw = torch.Generator().manual_seed(i)
         prompt = make_prompt(f"p{i}", "ab" if i % 2 else "cd", 0.3)
         low = torch.randint(0, 20, (6 + i % 3,), generator=draw)
         high = torch.randint(20, 40, (6 + (i + 1) % 3,), generator=draw)
         chosen, rejected = (low, high) if i % 2 else (high, low)
-        if shuffle is not None and coin.random() < 0.5:
+        if i in half:
             chosen, rejected = rejected, chosen
         pairs.append(Pair(f"pair{i}", Example(prompt, chosen), Example(prompt, rejected)))
     return pairs
@@ -42,7 +47,7 @@ def ruled(count: int, shuffle: int | None = None) -> list[Pair]:
 def test_held_out_pairs_tell_a_preference_from_a_coin(
     adapter: ARAdapter, tmp_path: Path, shuffle: int | None
 ):
-    """40 pairs of a coin lie within 3 standard deviations (0.24) of one half."""
+    """40 tosses of a coin lie within 3 standard deviations (0.24) of one half."""
     policy = copy.deepcopy(adapter)
     train(policy, ruled(80, shuffle), LONGER, tmp_path)
     accuracy = held_out_accuracy(policy, adapter, ruled(120)[80:])
@@ -78,26 +83,36 @@ LAUNCH = """
 import json, sys
 from pathlib import Path
 sys.path[:0] = ["tests", "src"]
-from accelerate import notebook_launcher
+from accelerate import PartialState, notebook_launcher
 from conftest import tiny_ars, tiny_tokenizer
 from test_trainer import QUICK, preferences
 from intp.trainer import train
 
 def cell(folder):
     log = train(tiny_ars(tiny_tokenizer()), preferences(8), QUICK, Path(folder)).log
-    Path(folder, "log.json").write_text(json.dumps(log))
+    if PartialState().is_main_process:
+        found = {"processes": PartialState().num_processes, "log": log}
+        Path(folder, "cell.json").write_text(json.dumps(found))
 
-notebook_launcher(cell, (sys.argv[1],), num_processes=1)
+notebook_launcher(cell, (sys.argv[1],), num_processes=int(sys.argv[2]), use_port=sys.argv[3])
 """
 
 
-def test_a_notebook_launches_the_same_run(adapter: ARAdapter, tmp_path: Path):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_notebook_launches_the_same_run(adapter: ARAdapter, tmp_path: Path, processes: int):
     command = [sys.executable, "-c", LAUNCH, str(tmp_path / "cell")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    command += [str(processes), str(get_free_port())]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr
-    launched = json.loads((tmp_path / "cell" / "log.json").read_text())
+    launched = json.loads((tmp_path / "cell" / "cell.json").read_text())
+    assert launched["processes"] == processes
     here = train(adapter, preferences(8), QUICK, tmp_path / "here").log
-    assert [row["loss"] for row in launched] == pytest.approx([row["loss"] for row in here])
+    assert len(launched["log"]) == len(here)
+    for mine, theirs in zip(here, launched["log"], strict=True):
+        assert theirs == pytest.approx(mine, abs=2e-5 if precision() == "no" else 2e-2)
 
 
 def test_the_recipe_refuses_what_it_does_not_know():

@@ -1,12 +1,17 @@
 """Alignment starts at log 2, learns true preferences and not shuffled ones, resumes byte for byte."""
 
 import copy
+import json
 import math
+import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import make_prompt
 
+from intp import trainer
 from intp.adapters.ar import ARAdapter
 from intp.adapters.base import Example
 from intp.trainer import (
@@ -89,29 +94,43 @@ def test_swapping_roles_flips_the_margin(adapter: ARAdapter):
     assert margins[0] == pytest.approx(-margins[1], abs=1e-4)
 
 
-def test_a_killed_run_ends_as_one_never_killed(adapter: ARAdapter, tmp_path, monkeypatch):
-    import intp.trainer as trainer
+def killed_after(steps: int, adapter: ARAdapter, work: Path, rule: Recipe) -> None:
+    """Train, and die before the update that follows `steps` updates."""
+    left, update = iter(range(steps)), trainer.update
 
-    whole, killed = copy.deepcopy(adapter), None
-    train(whole, preferences(16), QUICK, tmp_path / "whole")
-    for stop in (1, 5, None):
-        killed = copy.deepcopy(adapter)
-        count = 0
+    def dying(*arguments):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return update(*arguments)
 
-        def stepped(*arguments, stop: int | None = stop):
-            nonlocal count
-            count += 1
-            if stop is not None and count > stop:
-                raise KeyboardInterrupt
-            return step_loss(*arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "update", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(adapter, preferences(16), rule, work)
 
-        monkeypatch.setattr(trainer, "step_loss", stepped)
-        try:
-            train(killed, preferences(16), QUICK, tmp_path / "killed")
-        except KeyboardInterrupt:
-            continue
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_killed_at_random_steps_ends_as_one_never_killed(
+    adapter: ARAdapter, tmp_path: Path, seed: int
+):
+    """Three times, each past another saved state, and once as if between a state's two renames."""
+    rule, draw = replace(QUICK, epochs=4), random.Random(seed)
+    whole, work, reached = copy.deepcopy(adapter), tmp_path / "killed", []
+    expected = train(whole, preferences(16), rule, tmp_path / "whole")
+    for number, steps in enumerate(draw.sample(range(2, 6), 3)):
+        killed_after(steps, copy.deepcopy(adapter), work, rule)
+        reached.append(len(json.loads((work / "last" / "log.json").read_text())))
+        if number == 1:
+            (work / "last").replace(work / "old")
+    assert 0 < reached[0] < reached[1] < reached[2] < len(expected.log) == 16
+    resumed = copy.deepcopy(adapter)
+    found = train(resumed, preferences(16), rule, work)
+    assert found.log == expected.log
     for name, weight in whole.model.state_dict().items():
-        assert torch.equal(weight, killed.model.state_dict()[name]), name
+        assert torch.equal(weight, resumed.model.state_dict()[name]), name
+    for name in ("model.safetensors", "log.json"):
+        mine, theirs = (tmp_path / run / "last" / name for run in ("killed", "whole"))
+        assert mine.read_bytes() == theirs.read_bytes(), name
 
 
 def test_sft_raises_the_likelihood_of_the_chosen(adapter: ARAdapter, tmp_path):
