@@ -46,6 +46,15 @@ def corpus(name: str = "corpus") -> tuple[list[Utterance], dict[str, torch.Tenso
     return read_manifest(DATA / name), mel_cache(DATA / name, WORK / f"mels-{name}.pt")
 
 
+def corpora() -> tuple[list[Utterance], dict[str, torch.Tensor]]:
+    """All training utterances, the held-out ones last, and their log-mels."""
+    rows, mels = [], {}
+    for name in CORPORA:
+        here, found = corpus(name)
+        rows, mels = rows + here, mels | found
+    return rows, mels
+
+
 def tokenised(tokenizer: SpeechTokenizer) -> tuple[list[Utterance], dict[str, list[Segment]]]:
     """All training utterances, the held-out ones last, and the tokens of their versions."""
     rows, versions = [], {}
@@ -73,10 +82,7 @@ def train_tokenizer(params: Params, work: Path) -> None:
 def train_decoder(params: Params, work: Path) -> None:
     """The tokenizer's second part: better speech from the same codes, on all corpora."""
     spec = params.pretraining["tokenizer-decoder"]
-    rows, mels = [], {}
-    for name in CORPORA:
-        here, found = corpus(name)
-        rows, mels = rows + here, mels | found
+    rows, mels = corpora()
     model = SpeechTokenizer.load(work / "tokenizer.safetensors")
     task = DecoderTask(model, rows, mels, spec.budget, spec.weights, params.seed)
     pretrain(model, task, schedule(params, "tokenizer-decoder"), work / "decoder", "decoder")
@@ -109,10 +115,7 @@ def train_ars(params: Params, work: Path) -> None:
 
 def train_flow(params: Params, work: Path) -> None:
     """Pretrain F5-TTS on log-mels."""
-    rows, mels = [], {}
-    for name in CORPORA:
-        here, found = corpus(name)
-        rows, mels = rows + here, mels | found
+    rows, mels = corpora()
     training, held, symbols = parts(rows)
     frames = torch.cat([mels[row.id].float() for row in training])
     torch.manual_seed(params.seed)

@@ -26,6 +26,17 @@ def pad_even(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
     return frames, mask.float()
 
 
+def valid_frames(mask: Tensor) -> Tensor:
+    """Token mask [B, N] as one of frames [B, 2 N, 1]."""
+    return mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
+
+
+def distance(spoken: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean L1 of mels [B, T, 100] over the valid frames."""
+    wide = valid_frames(mask)
+    return ((spoken - target).abs() * wide).sum() / (wide.sum() * target.shape[-1])
+
+
 class TokenizerTask:
     """Reconstruction in the timbre of another utterance of the same voice, and CTC on the codes."""
 
@@ -56,18 +67,24 @@ class TokenizerTask:
         start = int(torch.randint(max(1, len(mel) - size), ()))
         return mel[start : start + size]
 
+    def target(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
+        """Normalised mels [B, T, 100] and their token mask [B, T/2]."""
+        frames, mask = pad_even([self.mels[r.id].float() for r in rows])
+        return self.model.normalise(frames), mask
+
+    def speak(self, vectors: Tensor, mask: Tensor, references: list[Tensor]) -> Tensor:
+        """Normalised mels [B, T, 100] of code vectors [B, T/2, D], each in its reference's timbre."""
+        reference, reference_mask = pad_even(references)
+        timbre = self.model.embed_timbre(self.model.normalise(reference), reference_mask)
+        return self.model.decode(vectors, timbre, mask)
+
     def losses(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
         """L1 on the normalised mel and CTC in nats a label, of one batch."""
-        model = self.model
-        frames, mask = pad_even([self.mels[r.id].float() for r in rows])
-        reference, reference_mask = pad_even([self.mate(r) for r in rows])
-        target = model.normalise(frames)
-        vectors, _ = model.encode(target, mask)
-        timbre = model.embed_timbre(model.normalise(reference), reference_mask)
-        wide = mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
-        error = (model.decode(vectors, timbre, mask) - target).abs() * wide
-        reconstruction = error.sum() / (wide.sum() * error.shape[-1])
-        return reconstruction, self.ctc(rows, vectors, mask)
+        target, mask = self.target(rows)
+        references = [self.mate(r) for r in rows]
+        vectors, _ = self.model.encode(target, mask)
+        spoken = self.speak(vectors, mask, references)
+        return distance(spoken, target, mask), self.ctc(rows, vectors, mask)
 
     def ctc(self, rows: list[Utterance], vectors: Tensor, mask: Tensor) -> Tensor:
         """CTC in nats a label of code vectors [B, N, D]; symbols without a label are passed over."""
@@ -118,18 +135,14 @@ class DecoderTask:
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
-        base, model = self.base, self.base.model
+        base = self.base
         rows = [base.rows[i] for i in base.batch(step)]
-        frames, mask = pad_even([base.mels[r.id].float() for r in rows])
-        reference, reference_mask = pad_even([self.reference(r) for r in rows])
-        target = model.normalise(frames)
+        target, mask = base.target(rows)
         with torch.no_grad():
-            vectors, _ = model.encode(target, mask)
-        timbre = model.embed_timbre(model.normalise(reference), reference_mask)
-        wide = mask.repeat_interleave(FRAMES_PER_TOKEN, 1)[..., None]
-        decoded = model.decode(vectors, timbre, mask) * wide
-        l1 = ((decoded - target * wide).abs()).sum() / (wide.sum() * target.shape[-1])
-        heard, _ = model.encode(decoded, mask)
+            vectors, _ = base.model.encode(target, mask)
+        spoken = base.speak(vectors, mask, [self.reference(r) for r in rows])
+        l1 = distance(spoken, target, mask)
+        heard, _ = base.model.encode(spoken * valid_frames(mask), mask)
         ctc = base.ctc(rows, heard, mask)
         loss = l1 + self.weights["ctc"] * ctc
         return loss, {"l1": l1.item(), "ctc": ctc.item()}

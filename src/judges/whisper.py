@@ -61,8 +61,7 @@ class WhisperRecogniser:
         self, audio: Sequence[np.ndarray], languages: Sequence[str], progress: str | None = None
     ) -> list[str]:
         """One transcript a clip, in the language it is said to be in; forced, never detected.
-        Code-switched speech is asked for in its matrix language ("mixed-en", "mixed-zh"): on 32
-        development recordings 42 % error, 60 % if all were asked in Chinese, 73 % in English.
+        Code-switched speech is asked for in its matrix language ("mixed-en", "mixed-zh").
 
         The encoder sees a clip with half a second of silence after it, rounded up to whole seconds,
         so that what is heard in one clip does not depend on the others of its batch. A clip of more
