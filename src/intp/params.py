@@ -47,8 +47,16 @@ class ParamsError(ValueError):
 
 @checked
 class Prompts:
-    """How many prompts a direction (en2en, zh2zh, zh2en, en2zh), and of which length."""
+    """How many prompts a text type and direction (en2en, zh2zh, zh2en, en2zh), and of which length.
 
+    `backend` writes the text types (docs/transforms.md), `llm` by `language_model` at `endpoint`; a
+    perturbation must change what every one of `readers` ("module:function") hears.
+    """
+
+    backend: Literal["rules", "llm"]
+    endpoint: str
+    language_model: str
+    readers: list[Text]
     mining: Count
     development: Count
     evaluation: Count
@@ -71,11 +79,12 @@ class Judges:
 
 @checked
 class Model:
-    """One system: which adapter reads which checkpoint, and the sizes of its network (`config`).
+    """One system: its name in tables, which adapter reads which checkpoint, its sizes (`config`).
 
     With `published`, the adapter's other settings, the checkpoint is in its upstream's layout.
     """
 
+    label: Text
     adapter: Text
     checkpoint: Text
     config: Free
@@ -92,13 +101,20 @@ class Sampling:
 
 @checked
 class Mining:
-    """Which two candidates of a prompt become a pair (A.3.1)."""
+    """Which two answers to a prompt become a pair (A.3).
 
+    `models` are mined; others with speech only take part in the arena (Table 2). `noise_pairs` many
+    pairs are judged again with noise, to see how often their order flips.
+    """
+
+    models: list[Text]
     threshold: NotNegative
     threshold_unit: Literal["percentage points"]
     measure: Literal["error", "wer"]
     clamp: Positive
     chosen_at_most: NotNegative | None
+    perturbed_threshold: NotNegative
+    noise_pairs: Count
 
 
 @checked
@@ -156,6 +172,8 @@ class Params:
         for block in ("sampling", "dpo"):
             if unknown := sorted(getattr(self, block).keys() - self.models.keys()):
                 raise ValueError(f"{block}: {unknown} not among the models {sorted(self.models)}")
+        if unknown := sorted(set(self.mining.models) - self.sampling.keys()):
+            raise ValueError(f"mining.models: {unknown} not in sampling {sorted(self.sampling)}")
         return self
 
 
