@@ -15,8 +15,9 @@ import random
 import pandas as pd
 from ruamel.yaml import YAML
 
-from intp.align import align, load_pairs, recipe, variant_pairs
+from intp.align import align, load_pairs, recipe
 from intp.evaluate import evaluate
+from intp.mining import variant_pairs
 from intp.models import load_adapter
 from intp.params import load_params
 from intp.paths import ROOT, WORK, runs

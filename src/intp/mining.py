@@ -6,6 +6,8 @@ from itertools import combinations
 
 import pandas as pd
 
+from intp.params import Params, Variant
+
 PAIR_COLUMNS = [
     "pair", "kind", "prompt", "text_type", "direction", "chosen_model", "rejected_model",
     "chosen", "rejected", "chosen_error", "rejected_error", "gap", "rule",
@@ -181,6 +183,50 @@ def shuffled_preferences(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
             pairs.loc[flip, column],
         )
     return swapped
+
+
+def known_variant(params: Params, variant: str) -> Variant:
+    """`variants.<variant>`; raises ValueError with the names there are."""
+    if variant not in params.variants:
+        raise ValueError(f"variants.{variant}: unknown; there are {sorted(params.variants)}")
+    return params.variants[variant]
+
+
+def selected(pairs: pd.DataFrame, rule: Variant) -> pd.DataFrame:
+    """The pairs that `rule` asks for, before any limit on how many."""
+    own = pairs["chosen_model"] == pairs["rejected_model"]
+    kept = own | ~own
+    if rule.of is not None:
+        kept &= own if rule.of == "one model" else ~own
+    if rule.models is not None:
+        kept &= pairs["chosen_model"].isin(rule.models) & pairs["rejected_model"].isin(rule.models)
+    if rule.directions is not None:
+        kept &= pairs["direction"].isin(rule.directions)
+    pairs = pairs[kept]
+    if rule.positives is not None:
+        of_type = [set(pairs.loc[pairs["text_type"] == t, "chosen"]) for t in rule.positives]
+        pairs = pairs[pairs["chosen"].isin(set.intersection(*of_type))]
+    if rule.text_types is not None:
+        pairs = pairs[pairs["text_type"].isin(rule.text_types)]
+    return pairs
+
+
+def variant_pairs(pairs: pd.DataFrame, model: str, variant: str, params: Params) -> pd.DataFrame:
+    """The pairs of one run: what its variant selects, at most `dpo.<model>.pairs`, as many as the
+    smallest of its group that selects any if `equal_pairs`; for the negative control shuffled.
+
+    Raises ValueError if the variant selects nothing.
+    """
+    rule = known_variant(params, variant)
+    kept = selected(pairs, rule)
+    if kept.empty:
+        raise ValueError(f"variants.{variant}: none of the {len(pairs)} pairs is of this kind")
+    limits = [len(kept), params.dpo[model].pairs or len(kept)]
+    if rule.group is not None and params.equal_pairs:
+        group = [other for other in params.variants.values() if other.group == rule.group]
+        limits += [size for other in group if (size := len(selected(pairs, other)))]
+    kept = kept.sample(n=min(limits), random_state=params.seed).sort_index()
+    return shuffled_preferences(kept, params.seed) if rule.shuffled else kept
 
 
 def sampling_label(sampling: dict) -> str:

@@ -132,6 +132,24 @@ class DPO:
 
 
 @checked
+class Variant:
+    """One run: which of the mined pairs it learns from (None: whatever there is), and how.
+
+    `positives`: of the pairs of these text types, only those whose chosen answer all of them share
+    (Table 5's group 3). Runs with the same `group` learn from equally many pairs if `equal_pairs`.
+    """
+
+    method: Literal["dpo", "sft"] = "dpo"
+    shuffled: bool = False
+    text_types: list[Text] | None = None
+    directions: list[Text] | None = None
+    models: list[Text] | None = None
+    of: Literal["one model", "two models"] | None = None
+    positives: list[Text] | None = None
+    group: Text | None = None
+
+
+@checked
 class Statistics:
     """Bootstrap resamples and the level of every interval."""
 
@@ -164,6 +182,9 @@ class Params:
     sampling: dict[str, Sampling]
     mining: Mining
     dpo: dict[str, DPO]
+    equal_pairs: bool
+    variants: dict[str, Variant]
+    runs: dict[str, list[Text]]
     statistics: Statistics
     pretraining: dict[str, Pretraining]
 
@@ -172,6 +193,11 @@ class Params:
         for block in ("sampling", "dpo"):
             if unknown := sorted(getattr(self, block).keys() - self.models.keys()):
                 raise ValueError(f"{block}: {unknown} not among the models {sorted(self.models)}")
+        for model, names in self.runs.items():
+            if model not in self.dpo:
+                raise ValueError(f"runs.{model}: not among the models of dpo {sorted(self.dpo)}")
+            if unknown := sorted(set(names) - self.variants.keys()):
+                raise ValueError(f"runs.{model}: {unknown} not among the variants")
         if unknown := sorted(set(self.mining.models) - self.sampling.keys()):
             raise ValueError(f"mining.models: {unknown} not in sampling {sorted(self.sampling)}")
         return self

@@ -33,6 +33,18 @@ MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
 }
 
 
+LANGUAGES = {"en": ("en", "en2mixed", "zh2en"), "zh": ("zh", "zh2mixed", "en2zh")}
+
+
+def language_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
+    """Table 9's averages: the four sets of one target language, equally weighed."""
+    cells = []
+    for name, directions in LANGUAGES.items():
+        rows = scores[scores["direction"].isin(directions)]
+        cells += measure_cells(row, f"avg {name}", rows, params, quality)
+    return cells
+
+
 def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
     """Every cell of one checkpoint: each set, each direction, and the average over the sets.
 
@@ -45,14 +57,20 @@ def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) ->
         parts += [(f"{name} {direction}", r) for direction, r in rows.groupby("direction")]
     if set(SETS) <= set(scores["set"]):
         parts.append(("avg", scores))
+    return [c for part, rows in parts for c in measure_cells(row, part, rows, params, quality)]
+
+
+def measure_cells(
+    row: str, part: str, rows: pd.DataFrame, params: Params, quality: str
+) -> list[dict]:
+    """One cell a measure that `rows` have, each named after its part of the table."""
     cells = []
-    for part, rows in parts:
-        for label, (column, unit) in MEASURES.items():
-            if isinstance(column, str) and column not in rows:
-                continue
-            estimate = estimated(rows, column, params)
-            label = quality if label == "Distill-MOS" else label
-            cells.append(cell(row, f"{part} {label}", estimate, unit))
+    for label, (column, unit) in MEASURES.items():
+        if isinstance(column, str) and column not in rows:
+            continue
+        estimate = estimated(rows, column, params)
+        label = quality if label == "Distill-MOS" else label
+        cells.append(cell(row, f"{part} {label}", estimate, unit))
     return cells
 
 
