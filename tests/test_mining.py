@@ -6,14 +6,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intp.mining import check_pairs, intra_pairs, shuffled_preferences
-from intp.statistics import paired, stratified_mean
+from intp.mining import (
+    arena,
+    check_pairs,
+    inter_pairs,
+    intra_pairs,
+    perturbed_pairs,
+    shuffled_preferences,
+)
+from report.statistics import paired, stratified_mean
 
 
-def judged(errors: dict[str, list[float]]) -> pd.DataFrame:
+def judged(errors: dict[str, list[float]], model: str = "") -> pd.DataFrame:
+    """Errors by prompt; a prompt named "x!" is the perturbed text of prompt "x"."""
     rows = [
         {
-            "id": f"{prompt}-{k}", "prompt": prompt, "model": "ars", "sample": k, "sampling": "{}",
+            "id": f"{model}{prompt}-{k}", "prompt": prompt, "base": prompt.rstrip("!"),
+            "model": model, "sample": k, "sampling": "{}",
             "seed": k, "text_type": "regular", "direction": "en2en", "transcript": "t",
             "error": error, "wer": error, "judge": "j", "normaliser": "1",
         }
@@ -61,6 +70,93 @@ def test_the_check_catches_a_pair_below_the_threshold():
         check_pairs(pairs.assign(rejected_error=3.0), frame, 6)
     with pytest.raises(ValueError, match="twice"):
         check_pairs(pd.concat([pairs, pairs]), frame, 6)
+
+
+def test_a_threshold_of_zero_makes_no_pair_of_one_answer_with_itself():
+    assert intra_pairs(judged({"p": [20, 20]}), threshold=0).empty
+
+
+def test_inter_pairs_compare_winners_with_winners_and_losers_but_never_two_losers():
+    frame = pd.concat([judged({"p": [0, 50]}, "a"), judged({"p": [20, 90]}, "b")])
+    pairs = inter_pairs(intra_pairs(frame, threshold=6), frame, threshold=6)
+    # winners 0 and 20, winner 0 and loser 90, loser 50 and winner 20: here the loser's rival wins
+    assert pairs[["chosen", "rejected", "gap"]].to_numpy().tolist() == [
+        ["ap-0", "bp-0", 20],
+        ["ap-0", "bp-1", 90],
+        ["bp-0", "ap-1", 30],
+    ]
+    assert (pairs["kind"] == "inter").all() and not pairs["pair"].duplicated().any()
+
+
+def test_inter_pairs_below_the_threshold_or_of_a_model_without_intra_pair_are_left_out():
+    frame = pd.concat(
+        [judged({"p": [0, 50], "q": [0, 9]}, "a"), judged({"p": [4, 90], "q": [3, 3]}, "b")]
+    )
+    pairs = inter_pairs(intra_pairs(frame, threshold=6), frame, threshold=6)
+    assert pairs["gap"].tolist() == [90, 46] and set(pairs["prompt"]) == {"p"}
+
+
+def test_a_perturbed_text_loses_to_the_best_of_its_model_and_of_the_others():
+    frame = pd.concat(
+        [
+            judged({"p": [30, 10], "p!": [60]}, "a"),
+            judged({"p": [20, 5]}, "b"),
+            judged({"p": [40, 2]}, "c"),
+        ]
+    ).assign(
+        text_type=lambda f: np.where(f["prompt"] == f["base"], "regular", "punctuation-perturbed")
+    )
+    pairs = perturbed_pairs(frame)
+    assert pairs[["chosen", "rejected", "prompt", "gap"]].to_numpy().tolist() == [
+        ["ap-1", "ap!-0", "p", 50],
+        ["cp-1", "ap!-0", "p", 58],
+    ]
+    assert (pairs["text_type"] == "punctuation-perturbed").all()
+    assert perturbed_pairs(frame, threshold=55)["chosen"].tolist() == ["cp-1"]
+    assert perturbed_pairs(frame, chosen_at_most=5)["chosen"].tolist() == ["cp-1"]
+
+
+def test_answers_to_perturbed_texts_are_in_no_other_kind_of_pair():
+    frame = judged({"p": [10, 12], "p!": [90]})
+    assert intra_pairs(frame, threshold=6).empty
+    check_pairs(perturbed_pairs(frame), frame, 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0, 200), min_size=3, max_size=6), min_size=2, max_size=4),
+    st.floats(0.5, 50),
+)
+def test_pairs_of_every_kind_pass_the_independent_check(models: list, threshold: float):
+    frame = pd.concat([judged({"p": e[:-1], "p!": e[-1:]}, f"m{i}") for i, e in enumerate(models)])
+    intra = intra_pairs(frame, threshold=threshold)
+    kinds = [intra, inter_pairs(intra, frame, threshold=threshold), perturbed_pairs(frame)]
+    found = [kind for kind in kinds if len(kind)]
+    if found:
+        check_pairs(pd.concat(found), frame, threshold)
+
+
+def test_the_check_knows_the_rules_of_each_kind():
+    frame = pd.concat([judged({"p": [0, 50], "p!": [90]}, "a"), judged({"p": [20, 90]}, "b")])
+    intra = intra_pairs(frame, threshold=6)
+    inter = inter_pairs(intra, frame, threshold=6)
+    for kind, pairs, change, fault in (
+        ("inter", intra, {"kind": "inter"}, "an inter pair of a and a"),
+        ("intra", inter, {"kind": "intra"}, "an intra pair of a and b"),
+        ("perturbed", intra, {"kind": "perturbed"}, "only a perturbed pair"),
+        ("losers", inter, {"chosen": "ap-1", "chosen_error": 50.0, "rejected": "bp-1",
+                           "rejected_error": 90.0}, "two losers"),
+    ):  # fmt: skip
+        wrong = pd.concat([intra, pairs.head(1).assign(**change)])
+        with pytest.raises(ValueError, match=fault):
+            check_pairs(wrong, frame, 6)
+        assert kind
+
+
+def test_the_arena_counts_every_pair_once():
+    frame = pd.concat([judged({"p": [0, 50]}, "a"), judged({"p": [20, 90]}, "b")])
+    met = arena(inter_pairs(intra_pairs(frame, threshold=6), frame, threshold=6), ["a", "b"])
+    assert met["a>b"].tolist() == [100, 100, 0] and met["b>a"].tolist() == [0, 0, 100]
 
 
 def test_shuffling_swaps_whole_roles_of_half_the_pairs():

@@ -150,7 +150,7 @@ def test_all_scales_have_the_same_knobs():
     free = re.compile(
         r"\.pretraining|\.models\.\w+\.(config|published)|\.sampling\.\w+\.evaluation"
     )
-    block = re.compile(r"^(\.models|\.sampling|\.dpo)\.\w+")
+    block = re.compile(r"^(\.models|\.sampling|\.dpo|\.runs)\.\w+")
     seen = [
         {
             block.sub(r"\1", n)

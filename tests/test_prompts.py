@@ -1,6 +1,7 @@
 """Mining prompts are balanced, of the asked length, and share nothing with held-out data."""
 
 import dataclasses
+from itertools import product
 
 import pandas as pd
 import pytest
@@ -12,10 +13,11 @@ from intp.prompts import (
     held_out_prompts,
     load_prompts,
     mining_prompts,
-    text_length,
 )
 from intp.speech import sample_seed
-from intp.tables import SETS
+from report.tables import SETS
+from texts.targets import text_length
+from texts.transforms import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +25,39 @@ def mining() -> pd.DataFrame:
     return mining_prompts(load_params("smoke"))
 
 
-def test_four_directions_in_balance(mining: pd.DataFrame):
-    assert mining["direction"].value_counts().to_dict() == dict.fromkeys(DIRECTIONS, 4)
-    for direction, rows in mining.groupby("direction"):
+def test_every_type_in_four_directions_in_balance(mining: pd.DataFrame):
+    each = load_params("smoke").prompts.mining
+    sizes = mining.groupby(["text_type", "direction"]).size()
+    assert set(sizes.index) == set(product(KINDS, DIRECTIONS)) and (sizes == each).all()
+    assert not mining["id"].duplicated().any()
+    for direction, rows in mining[mining["text_type"] == "regular"].groupby("direction"):
         assert (rows["prompt_lang"] + "2" + rows["target_lang"] == direction).all()
+
+
+def test_a_perturbed_prompt_is_its_regular_one_with_another_text_to_read(mining: pd.DataFrame):
+    known = mining.set_index("id")
+    for row in mining[mining["text_type"].str.endswith("perturbed")].itertuples():
+        meant = known.loc[row.base]
+        assert meant["text_type"] == "regular" and meant["reference"] == row.reference
+        assert meant["target_text"] != row.target_text
+        assert meant["target_phonemes"] != row.target_phonemes
+    plain = mining[~mining["text_type"].str.endswith("perturbed")]
+    assert (plain["base"] == plain["id"]).all()
+
+
+def test_code_switching_targets_mix_and_repeated_ones_repeat(mining: pd.DataFrame):
+    mixed = mining[mining["text_type"] == "code-switching"]
+    assert (mixed["target_lang"] == "mixed").all()
+    assert mixed["target_text"].str.contains("[a-zA-Z]").all()
+    assert mixed["target_text"].str.contains("[\u4e00-\u9fff]").all()
+    assert (mining.loc[mining["text_type"] == "repeated", "note"].str.contains("×")).all()
+
+
+def test_too_few_sentences_for_what_was_asked_are_named(mining: pd.DataFrame):
+    params = load_params("smoke")
+    many = dataclasses.replace(params, prompts=dataclasses.replace(params.prompts, mining=9999))
+    with pytest.raises(ValueError, match="prompts.mining: 9999 en texts"):
+        mining_prompts(many)
 
 
 def test_targets_have_the_asked_length_and_are_not_the_reference(mining: pd.DataFrame):
@@ -34,7 +65,7 @@ def test_targets_have_the_asked_length_and_are_not_the_reference(mining: pd.Data
         "en": load_params("smoke").prompts.words,
         "zh": load_params("smoke").prompts.characters,
     }
-    for row in mining.itertuples():
+    for row in mining[mining["text_type"] == "regular"].itertuples():
         low, high = limits[row.target_lang]
         assert low <= text_length(row.target_text, row.target_lang) <= high
         assert row.prompt_text not in row.target_text

@@ -15,15 +15,16 @@ import random
 import pandas as pd
 from ruamel.yaml import YAML
 
-from intp.align import align, load_pairs, recipe, variant_pairs
+from intp.align import align, load_pairs, recipe
 from intp.evaluate import evaluate
+from intp.mining import variant_pairs
 from intp.models import load_adapter
 from intp.params import load_params
 from intp.paths import ROOT, WORK, runs
 from intp.prompts import held_out_prompts, read_prompts
-from intp.statistics import paired
-from intp.tables import SETS, estimated
 from intp.trainer import Scores, reference_scores
+from report.statistics import paired
+from report.tables import SETS, estimated
 
 OUT = ROOT / "results" / "development" / "dpo.csv"
 
@@ -65,11 +66,17 @@ def main() -> None:
         adapter = load_adapter(options.model, params)
         table = pd.read_parquet(folder / "pairs.parquet")
         table = variant_pairs(table, options.model, options.variant, params)
-        speech = {m: folder / "speech" / m for m in set(table["chosen_model"])}
+        spoken = set(table["chosen_model"]) | set(table["rejected_model"])
+        speech = {m: folder / "speech" / m for m in spoken}
         pairs = load_pairs(table, mining, speech, adapter, native=options.model)
         rule = recipe(params, options.model, options.variant)
-        held = random.Random(0).sample(pairs, options.held_out)
-        pairs = [pair for pair in pairs if pair not in held]
+        # By prompt: a pair of a prompt that was trained on has been seen.
+        asked = sorted({pair.chosen.prompt.id for pair in pairs})
+        random.Random(0).shuffle(asked)
+        order = sorted(pairs, key=lambda pair: asked.index(pair.chosen.prompt.id))
+        held = order[: options.held_out]
+        kept_out = {pair.chosen.prompt.id for pair in held}
+        pairs = [pair for pair in pairs if pair.chosen.prompt.id not in kept_out]
         known = reference_scores(adapter, held, rule)
         name = f"{options.model}-tune"
         log = align(adapter, pairs, rule, WORK / "tune" / f"{name}.safetensors", name)

@@ -13,7 +13,7 @@ from intp.models import load_adapter
 from intp.params import load_params
 from intp.paths import ROOT
 from intp.prompts import held_out_prompts
-from intp.tables import estimated
+from report.tables import estimated
 
 
 def main() -> None:

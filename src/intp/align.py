@@ -11,14 +11,12 @@ from accelerate import PartialState
 from torch import Tensor
 
 from intp.adapters.base import Adapter, Example
-from intp.mining import shuffled_preferences
+from intp.mining import known_variant
 from intp.params import Params
 from intp.paths import WORK
 from intp.prompts import load_prompts
 from intp.speech import read_speech, read_targets
 from intp.trainer import Pair, Recipe, train
-
-VARIANTS = ("intp", "shuffled", "sft")
 
 
 def load_pairs(
@@ -67,12 +65,10 @@ def load_pairs(
 
 
 def recipe(params: Params, model: str, variant: str) -> Recipe:
-    """The training recipe of `dpo.<model>`; the SFT control shares it but for the loss."""
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: expected one of {VARIANTS}, got {variant!r}")
+    """The training recipe of `dpo.<model>`; supervised runs share it but for the loss."""
     spec = params.dpo[model]
     return Recipe(
-        method="sft" if variant == "sft" else "dpo",
+        method=known_variant(params, variant).method,
         beta=spec.beta,
         lr=spec.lr,
         warmup_steps=spec.warmup_steps,
@@ -118,12 +114,3 @@ def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().to(torch.float32).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def variant_pairs(pairs: pd.DataFrame, model: str, variant: str, params: Params) -> pd.DataFrame:
-    """The pairs of a run: at most `dpo.<model>.pairs` of them, as mined or, for the negative
-    control, with their preferences shuffled."""
-    limit = params.dpo[model].pairs
-    if limit is not None and limit < len(pairs):
-        pairs = pairs.sample(n=limit, random_state=params.seed).sort_index()
-    return shuffled_preferences(pairs, params.seed) if variant == "shuffled" else pairs

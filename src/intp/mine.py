@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from intp.evaluate import judge
-from intp.mining import check_pairs, intra_pairs
+from intp.mining import check_pairs, inter_pairs, intra_pairs, perturbed_pairs
 from intp.params import Params, load_params
 from intp.prompts import read_prompts
 from intp.speech import read_speech
@@ -27,6 +27,10 @@ def judge_answers(
     without a manifest, and ValueError naming a prompt without an answer.
     """
     judged = []
+    meant = prompts.set_index("id")["target_text"]
+    # What was read may be perturbed; what counts is the text that was meant.
+    asked = prompts.rename(columns={"id": "prompt"})
+    asked["target_text"] = meant.reindex(asked["base"]).to_numpy()
     for model, folder in speech.items():
         path = folder / "manifest.parquet"
         if not path.is_file():
@@ -35,8 +39,7 @@ def judge_answers(
         missing = sorted(set(prompts["id"]) - set(manifest["prompt"]))
         if missing:
             raise ValueError(f"{folder}: no answer to prompts {missing[:5]}")
-        renamed = prompts.rename(columns={"id": "prompt"})
-        rows = manifest.merge(renamed, on="prompt", validate="many_to_one")
+        rows = manifest.merge(asked, on="prompt", validate="many_to_one")
         label = f"judging {model}" if progress else None
         scores = judge(dict(read_speech(folder)), rows, params, label, quality=False)
         kept = [c for c in scores if c not in ("set", "direction", "voice", "target_lang")]
@@ -47,17 +50,25 @@ def judge_answers(
 
 
 def mine(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """The pairs that `mining` in the parameters asks for, checked independently."""
+    """The pairs that `mining` in the parameters asks for, of its models, checked independently."""
     rule = params.mining
-    pairs = intra_pairs(
-        judged,
-        threshold=rule.threshold,
-        measure=rule.measure,
-        clamp=rule.clamp,
-        chosen_at_most=rule.chosen_at_most,
-    )
-    check_pairs(pairs, judged, rule.threshold)
+    judged = judged[judged["model"].isin(rule.models)]
+    count = {"measure": rule.measure, "clamp": rule.clamp}
+    bound = {"chosen_at_most": rule.chosen_at_most}
+    intra = intra_pairs(judged, threshold=rule.threshold, **count, **bound)
+    inter = inter_pairs(intra, judged, threshold=rule.threshold, **count)
+    perturbed = perturbed_pairs(judged, threshold=rule.perturbed_threshold, **count, **bound)
+    found = [kind for kind in (intra, inter, perturbed) if len(kind)]
+    pairs = pd.concat(found, ignore_index=True) if found else intra
+    check_pairs(pairs, judged, rule.threshold, rule.perturbed_threshold)
     return pairs
+
+
+def contest(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """Inter pairs of all models with speech, mined or not: the arena of Table 2."""
+    rule = params.mining
+    count = {"threshold": rule.threshold, "measure": rule.measure, "clamp": rule.clamp}
+    return inter_pairs(intra_pairs(judged, **count), judged, **count)
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

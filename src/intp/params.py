@@ -47,8 +47,16 @@ class ParamsError(ValueError):
 
 @checked
 class Prompts:
-    """How many prompts a direction (en2en, zh2zh, zh2en, en2zh), and of which length."""
+    """How many prompts a text type and direction (en2en, zh2zh, zh2en, en2zh), and of which length.
 
+    `backend` writes the text types (docs/transforms.md), `llm` by `language_model` at `endpoint`; a
+    perturbation must change what every one of `readers` ("module:function") hears.
+    """
+
+    backend: Literal["rules", "llm"]
+    endpoint: str
+    language_model: str
+    readers: list[Text]
     mining: Count
     development: Count
     evaluation: Count
@@ -71,11 +79,12 @@ class Judges:
 
 @checked
 class Model:
-    """One system: which adapter reads which checkpoint, and the sizes of its network (`config`).
+    """One system: its name in tables, which adapter reads which checkpoint, its sizes (`config`).
 
     With `published`, the adapter's other settings, the checkpoint is in its upstream's layout.
     """
 
+    label: Text
     adapter: Text
     checkpoint: Text
     config: Free
@@ -92,13 +101,20 @@ class Sampling:
 
 @checked
 class Mining:
-    """Which two candidates of a prompt become a pair (A.3.1)."""
+    """Which two answers to a prompt become a pair (A.3).
 
+    `models` are mined; others with speech only take part in the arena (Table 2). `noise_pairs` many
+    pairs are judged again with noise, to see how often their order flips.
+    """
+
+    models: list[Text]
     threshold: NotNegative
     threshold_unit: Literal["percentage points"]
     measure: Literal["error", "wer"]
     clamp: Positive
     chosen_at_most: NotNegative | None
+    perturbed_threshold: NotNegative
+    noise_pairs: Count
 
 
 @checked
@@ -113,6 +129,24 @@ class DPO:
     pairs: Count | None
     weight_decay: NotNegative
     clip: Positive
+
+
+@checked
+class Variant:
+    """One run: which of the mined pairs it learns from (None: whatever there is), and how.
+
+    `positives`: of the pairs of these text types, only those whose chosen answer all of them share
+    (Table 5's group 3). Runs with the same `group` learn from equally many pairs if `equal_pairs`.
+    """
+
+    method: Literal["dpo", "sft"] = "dpo"
+    shuffled: bool = False
+    text_types: list[Text] | None = None
+    directions: list[Text] | None = None
+    models: list[Text] | None = None
+    of: Literal["one model", "two models"] | None = None
+    positives: list[Text] | None = None
+    group: Text | None = None
 
 
 @checked
@@ -148,6 +182,9 @@ class Params:
     sampling: dict[str, Sampling]
     mining: Mining
     dpo: dict[str, DPO]
+    equal_pairs: bool
+    variants: dict[str, Variant]
+    runs: dict[str, list[Text]]
     statistics: Statistics
     pretraining: dict[str, Pretraining]
 
@@ -156,6 +193,13 @@ class Params:
         for block in ("sampling", "dpo"):
             if unknown := sorted(getattr(self, block).keys() - self.models.keys()):
                 raise ValueError(f"{block}: {unknown} not among the models {sorted(self.models)}")
+        for model, names in self.runs.items():
+            if model not in self.dpo:
+                raise ValueError(f"runs.{model}: not among the models of dpo {sorted(self.dpo)}")
+            if unknown := sorted(set(names) - self.variants.keys()):
+                raise ValueError(f"runs.{model}: {unknown} not among the variants")
+        if unknown := sorted(set(self.mining.models) - self.sampling.keys()):
+            raise ValueError(f"mining.models: {unknown} not in sampling {sorted(self.sampling)}")
         return self
 
 

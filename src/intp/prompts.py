@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from intp.adapters.base import Prompt
+from intp.adapters.base import Prompt, named
 from intp.corpus import Utterance, read_audio, read_manifest
 from intp.params import Params
-from intp.paths import DATA, ROOT
+from intp.paths import DATA, ROOT, WORK
 from texts.phonemes import phonemise
+from texts.targets import build_backend, target_texts, typed_texts
 
 DIRECTIONS = {
     "en2en": ("en", "en"),
@@ -18,55 +21,17 @@ DIRECTIONS = {
     "zh2en": ("zh", "en"),
     "en2zh": ("en", "zh"),
 }
+# Text types that are written together: a perturbed text and the regular one it perturbs.
+WRITTEN = (
+    ("regular", "pronunciation-perturbed", "punctuation-perturbed"),
+    ("repeated",),
+    ("code-switching",),
+)
 PROMPT_COLUMNS = [
-    "id", "split", "text_type", "set", "direction", "target_text", "target_lang", "target_phonemes",
-    "prompt_text", "prompt_lang", "prompt_phonemes", "reference", "reference_corpus", "voice",
-    "topic", "level",
+    "id", "split", "text_type", "base", "set", "direction", "target_text", "target_lang",
+    "target_phonemes", "prompt_text", "prompt_lang", "prompt_phonemes", "reference",
+    "reference_corpus", "voice", "topic", "level", "note",
 ]  # fmt: skip
-
-
-def text_length(text: str, lang: str) -> int:
-    """Words of an English text, characters of a Chinese one (punctuation not counted)."""
-    if lang == "en":
-        return len(text.split())
-    return sum(c.isalnum() for c in text)
-
-
-def join_texts(sentences: list[pd.Series], lang: str) -> str:
-    """Sentences as one text; a blank between English ones."""
-    return (" " if lang == "en" else "").join(s[lang].strip() for s in sentences)
-
-
-def target_texts(sentences: pd.DataFrame, lang: str, limits: list[int], seed: int) -> pd.DataFrame:
-    """Texts within `limits` (words or characters), joined from sentences of one topic.
-
-    Each sentence is used once; the order is seeded and alternates topics, so any prefix is spread.
-    """
-    low, high = limits
-    made = []
-    shuffled = sentences.sample(frac=1, random_state=seed)
-    for topic, group in shuffled.groupby("topic", sort=True):
-        open_parts: list[pd.Series] = []
-        for _, sentence in group.iterrows():
-            size = text_length(join_texts([*open_parts, sentence], lang), lang)
-            if size > high:
-                open_parts = [sentence]
-                size = text_length(sentence[lang], lang)
-            else:
-                open_parts.append(sentence)
-            if low <= size <= high:
-                made.append(
-                    {
-                        "target_text": join_texts(open_parts, lang),
-                        "sentences": [s["id"] for s in open_parts],
-                        "topic": topic,
-                        "level": int(max(s["level"] for s in open_parts)),
-                    }
-                )
-                open_parts = []
-    frame = pd.DataFrame(made)
-    frame["turn"] = frame.groupby("topic").cumcount()
-    return frame.sort_values(["turn", "topic"], ignore_index=True).drop(columns="turn")
 
 
 def training_sentences(rows: Sequence[Utterance]) -> pd.DataFrame:
@@ -78,11 +43,11 @@ def training_sentences(rows: Sequence[Utterance]) -> pd.DataFrame:
     return table[table["id"].isin(spoken - held_out)]
 
 
-def pair_references(texts: pd.DataFrame, candidates: list[Utterance], seed: int) -> list[Utterance]:
+def pair_references(texts: pd.Series, candidates: list[Utterance], seed: int) -> list[Utterance]:
     """A reference for each text, none used twice before all were, none that says the text itself."""
     left: list[Utterance] = []
     chosen = []
-    for text in texts["target_text"]:
+    for text in (written.text for written in texts):
         if not any(r.text not in text for r in left):
             left += pd.Series(candidates).sample(frac=1, random_state=seed + len(chosen)).tolist()
         pick = next(i for i, r in enumerate(left) if r.text not in text)
@@ -91,7 +56,11 @@ def pair_references(texts: pd.DataFrame, candidates: list[Utterance], seed: int)
 
 
 def mining_prompts(params: Params) -> pd.DataFrame:
-    """Regular prompts for mining: four directions in balance, references of training voices."""
+    """Prompts for mining: each text type in four balanced directions, references of training voices.
+
+    The two perturbed types are the regular prompts again with another text to read; `base` names
+    the prompt whose text was meant and, in their pairs, is the prompt (A.3.3).
+    """
     limits = params.prompts
     rows = read_manifest(DATA / "corpus")
     low, high = limits.reference_seconds
@@ -100,34 +69,55 @@ def mining_prompts(params: Params) -> pd.DataFrame:
         for lang in ("en", "zh")
     }
     sentences = training_sentences(rows)
+    backend = build_backend(
+        limits.backend, params.seed, DATA / "sentences.jsonl", WORK / "texts",
+        limits.endpoint, limits.language_model,
+    )  # fmt: skip
+    readers = [named(name) for name in limits.readers]
     made = []
-    for offset, (direction, (spoken, lang)) in enumerate(DIRECTIONS.items()):
-        size = limits.words if lang == "en" else limits.characters
-        texts = target_texts(sentences, lang, size, params.seed + offset)
-        texts = texts.head(limits.mining)
-        pool = pair_references(texts, references[spoken], params.seed + offset)
-        for number, (text, reference) in enumerate(zip(texts.itertuples(), pool, strict=True)):
-            made.append(
-                {
-                    "id": f"regular-{direction}-{number:05d}",
-                    "split": "mining",
-                    "text_type": "regular",
-                    "set": "regular" if spoken == lang else "cross-lingual",
-                    "direction": direction,
-                    "target_text": text.target_text,
-                    "target_lang": lang,
-                    "target_phonemes": phonemise(text.target_text, lang),
-                    "prompt_text": reference.text,
-                    "prompt_lang": spoken,
-                    "prompt_phonemes": reference.phonemes,
-                    "reference": reference.id,
-                    "reference_corpus": "data/corpus",
-                    "voice": reference.voice_name,
-                    "topic": text.topic,
-                    "level": text.level,
-                }
-            )
+    for number, (kinds, (direction, (spoken, lang))) in enumerate(
+        product(WRITTEN, DIRECTIONS.items())
+    ):
+        size, seed = limits.words if lang == "en" else limits.characters, params.seed + number
+        texts = target_texts(sentences, lang, size, seed)
+        texts = typed_texts(texts, lang, kinds, limits.mining, size[1], backend, readers)
+        pool = pair_references(texts[kinds[0]], references[spoken], seed)
+        for kind in kinds:
+            made += [
+                _mining_row(f"{direction}-{n:05d}", kind, kinds[0], text, reference)
+                for n, (text, reference) in enumerate(
+                    zip(texts.to_dict("records"), pool, strict=True)
+                )
+            ]
     return pd.DataFrame(made, columns=PROMPT_COLUMNS)
+
+
+def _mining_row(
+    name: str, kind: str, base: str, text: dict[str, Any], reference: Utterance
+) -> dict[str, object]:
+    written, direction = text[kind], name.rpartition("-")[0]
+    monolingual = len(set(DIRECTIONS[direction])) == 1
+    plain = "regular" if monolingual else "cross-lingual"
+    return {
+        "id": f"{kind}-{name}",
+        "split": "mining",
+        "text_type": kind,
+        "base": f"{base}-{name}",
+        "set": {"repeated": "articulatory", "code-switching": "code-switching"}.get(kind, plain),
+        "direction": direction,
+        "target_text": written.text,
+        "target_lang": written.lang,
+        "target_phonemes": phonemise(written.text, written.lang),
+        "prompt_text": reference.text,
+        "prompt_lang": reference.lang,
+        "prompt_phonemes": reference.phonemes,
+        "reference": reference.id,
+        "reference_corpus": "data/corpus",
+        "voice": reference.voice_name,
+        "topic": text["topic"],
+        "level": text["level"],
+        "note": written.note,
+    }
 
 
 def held_out_prompts(split: str, per_direction: int, sets: Sequence[str]) -> pd.DataFrame:
@@ -142,6 +132,8 @@ def held_out_prompts(split: str, per_direction: int, sets: Sequence[str]) -> pd.
         raise ValueError(f"{folder}/items.jsonl: references {missing[:5]} are not in its manifest")
     items = items.assign(
         text_type=items["set"],
+        base=items["id"],
+        note="",
         prompt_phonemes=[references[r].phonemes for r in items["reference"]],
         voice=[references[r].voice_name for r in items["reference"]],
         reference_corpus=f"data/{split}/references",

@@ -43,12 +43,14 @@ def synthesise_shards(
     key: str,
     progress: str | None = None,
 ) -> pd.DataFrame:
-    """Speak every prompt of `frame` with every sampling; move the finished folder to `out`.
+    """Speak every prompt of `frame` with every sampling (a perturbed text with the middle one); move
+    the finished folder to `out`.
 
     `key` names what the speech depends on besides the prompts (the weights): with it, a killed run
     finds its finished shards under `.work/`.
     """
-    jobs = [(i, k) for i in range(len(frame)) for k in range(len(samplings))]
+    plain, middle = frame["base"] == frame["id"], len(samplings) // 2
+    jobs = [(i, k) for i, p in enumerate(plain) for k in (range(len(samplings)) if p else [middle])]
     digest = hashlib.sha256(
         json.dumps([model, key, seed, samplings, frame.to_json(orient="split")]).encode()
     ).hexdigest()

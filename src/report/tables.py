@@ -1,19 +1,27 @@
 """Score files to the paper's tables: one row a cell, each with its interval and its origin."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from intp.params import Params
-from intp.statistics import Estimate, paired, stratified_mean
 from report.paper import paper_cells
+from report.statistics import Estimate, paired, stratified_mean
 
 CELL_COLUMNS = [
     "table", "row", "column", "value", "low", "high", "n", "unit", "paper", "note", "stage", "notebook",
 ]  # fmt: skip
 SETS = ("regular", "articulatory", "code-switching", "cross-lingual")
 
+
+TYPES = {
+    "regular": "Regular",
+    "repeated": "Repeated",
+    "code-switching": "Code-Switching",
+    "pronunciation-perturbed": "Pronunciation-perturbed",
+    "punctuation-perturbed": "Punctuation-perturbed",
+}
 
 MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
     "WER": ("wer", "%"),
@@ -23,6 +31,18 @@ MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
     "SIM": ("sim", "cosine"),
     "Distill-MOS": ("quality", "MOS"),
 }
+
+
+LANGUAGES = {"en": ("en", "en2mixed", "zh2en"), "zh": ("zh", "zh2mixed", "en2zh")}
+
+
+def language_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
+    """Table 9's averages: the four sets of one target language, equally weighed."""
+    cells = []
+    for name, directions in LANGUAGES.items():
+        rows = scores[scores["direction"].isin(directions)]
+        cells += measure_cells(row, f"avg {name}", rows, params, quality)
+    return cells
 
 
 def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
@@ -37,14 +57,20 @@ def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) ->
         parts += [(f"{name} {direction}", r) for direction, r in rows.groupby("direction")]
     if set(SETS) <= set(scores["set"]):
         parts.append(("avg", scores))
+    return [c for part, rows in parts for c in measure_cells(row, part, rows, params, quality)]
+
+
+def measure_cells(
+    row: str, part: str, rows: pd.DataFrame, params: Params, quality: str
+) -> list[dict]:
+    """One cell a measure that `rows` have, each named after its part of the table."""
     cells = []
-    for part, rows in parts:
-        for label, (column, unit) in MEASURES.items():
-            if isinstance(column, str) and column not in rows:
-                continue
-            estimate = estimated(rows, column, params)
-            label = quality if label == "Distill-MOS" else label
-            cells.append(cell(row, f"{part} {label}", estimate, unit))
+    for label, (column, unit) in MEASURES.items():
+        if isinstance(column, str) and column not in rows:
+            continue
+        estimate = estimated(rows, column, params)
+        label = quality if label == "Distill-MOS" else label
+        cells.append(cell(row, f"{part} {label}", estimate, unit))
     return cells
 
 
@@ -71,6 +97,12 @@ def difference_cells(
     return cells
 
 
+def count_cell(row: str, column: str, count: int, unit: str, of: int | None = None) -> dict:
+    """A cell that counts something, and so has no interval; `of` how many there were to count."""
+    n = count if of is None else of
+    return cell(row, column, Estimate(count, count, count, n), unit)
+
+
 def cell(row: str, column: str, estimate: Estimate, unit: str) -> dict:
     """One cell of a table."""
     return {
@@ -82,6 +114,32 @@ def cell(row: str, column: str, estimate: Estimate, unit: str) -> dict:
         "n": estimate.n,
         "unit": unit,
     }
+
+
+def pair_cells(pairs: pd.DataFrame, labels: Mapping[str, str], prompts: int) -> list[dict]:
+    """Table 1a: pairs by text type, of each model alone (`labels`: model to its row) and of two."""
+    own = pairs["chosen_model"] == pairs["rejected_model"]
+    rows = {label: own & (pairs["chosen_model"] == name) for name, label in labels.items()}
+    rows |= {"Intra Pairs": own, "Inter Pairs": ~own, "#Total": own | ~own}
+    cells = []
+    for row, mask in rows.items():
+        counts = pairs.loc[mask, "text_type"].value_counts()
+        counts = {column: int(counts.get(kind, 0)) for kind, column in TYPES.items()}
+        counts["#Total"] = sum(counts.values())
+        cells += [count_cell(row, column, n, "pairs", prompts) for column, n in counts.items()]
+    return cells
+
+
+def arena_cells(met: pd.DataFrame, labels: Mapping[str, str], params: Params) -> list[dict]:
+    """Table 2 from `intp.mining.arena`: the share of all inter pairs that the row won against the
+    column, and its sum, the win rate; resampled by prompt."""
+    cells = []
+    for a, row in labels.items():
+        wins = {labels[b]: f"{a}>{b}" for b in labels if b != a}
+        total = met.assign(total=met[list(wins.values())].sum(axis=1))
+        for column, name in (wins | {"Win Rate": "total"}).items():
+            cells.append(cell(row, column, estimated(total, name, params), "% of pairs"))
+    return cells
 
 
 def write_table(
@@ -102,7 +160,8 @@ def write_table(
     keys = pd.MultiIndex.from_frame(frame[["row", "column"]])
     frame["paper"] = printed.reindex(keys).to_numpy()
     for name in ("value", "low", "high"):
-        frame[name] = frame[name].astype(float).round(4)
+        if not pd.api.types.is_string_dtype(frame[name]):  # Table 1b holds texts
+            frame[name] = frame[name].astype(float).round(4)
     path.parent.mkdir(parents=True, exist_ok=True)
     frame = frame[CELL_COLUMNS]
     frame.to_csv(path.with_suffix(".partial"), index=False, lineterminator="\n")

@@ -1,0 +1,97 @@
+"""Which pairs a run learns from: what its variant says, equally many within a group."""
+
+import dataclasses
+from itertools import product
+
+import pandas as pd
+import pytest
+
+from intp.align import recipe
+from intp.mining import selected, variant_pairs
+from intp.params import Params, Variant, load_params
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params("mini")
+
+
+@pytest.fixture(scope="module")
+def pairs() -> pd.DataFrame:
+    """Every type, direction and couple of models; regular and perturbed pairs share their chosen."""
+    types = ("regular", "repeated", "code-switching", "pronunciation-perturbed")
+    rows = [
+        {
+            "pair": f"{kind}-{direction}-{w}-{l}-{i}", "text_type": kind, "direction": direction,
+            "chosen": f"{w}-{direction}-{i}" if "perturbed" in kind or kind == "regular" else f"{kind}{i}",
+            "rejected": f"{kind}-{l}-{direction}-{i}", "chosen_model": w, "rejected_model": l,
+            "gap": 10.0 + i,
+        }
+        for kind, direction, w, l in product(types, ("en2en", "zh2zh", "zh2en"), ("ars", "f5"), ("ars", "f5"))
+        for i in range(3 if kind == "repeated" else 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_a_variant_selects_by_type_direction_model_and_kind(pairs: pd.DataFrame):
+    assert set(selected(pairs, Variant(text_types=["repeated"]))["text_type"]) == {"repeated"}
+    assert set(selected(pairs, Variant(directions=["en2en"]))["direction"]) == {"en2en"}
+    own = selected(pairs, Variant(of="one model"))
+    assert (own["chosen_model"] == own["rejected_model"]).all() and len(own) == len(pairs) / 2
+    assert len(selected(pairs, Variant(of="two models"))) == len(pairs) / 2
+    ars = selected(pairs, Variant(models=["ars"]))
+    assert set(ars["chosen_model"]) == set(ars["rejected_model"]) == {"ars"}
+    assert len(selected(pairs, Variant())) == len(pairs)
+
+
+def test_the_group_of_negatives_shares_its_positives(pairs: pd.DataFrame):
+    both = ["regular", "pronunciation-perturbed"]
+    some = pairs.drop(
+        pairs[(pairs["text_type"] == both[0]) & (pairs["chosen"] == "ars-en2en-0")].index
+    )
+    chosen = [
+        set(selected(some, Variant(text_types=[kind], positives=both))["chosen"]) for kind in both
+    ]
+    assert chosen[0] == chosen[1] and "ars-en2en-0" not in chosen[1] and len(chosen[0]) == 11
+
+
+def test_runs_of_a_group_learn_from_equally_many_pairs_unless_told_otherwise(
+    params: Params, pairs: pd.DataFrame
+):
+    sizes = {
+        k: len(variant_pairs(pairs, "ars", k, params))
+        for k in ("regular", "repeated", "intp-equal")
+    }
+    assert set(sizes.values()) == {24}
+    unequal = dataclasses.replace(params, equal_pairs=False)
+    assert len(variant_pairs(pairs, "ars", "repeated", unequal)) == 36
+    assert len(variant_pairs(pairs, "ars", "intp", params)) == len(pairs)
+
+
+def test_a_run_is_the_same_for_the_same_seed_and_limited_by_its_model(
+    params: Params, pairs: pd.DataFrame
+):
+    few = dataclasses.replace(
+        params, dpo={**params.dpo, "ars": dataclasses.replace(params.dpo["ars"], pairs=10)}
+    )
+    one = variant_pairs(pairs, "ars", "intp", few)
+    assert len(one) == 10 and one.equals(variant_pairs(pairs, "ars", "intp", few))
+    other = dataclasses.replace(few, seed=1)
+    assert not one.equals(variant_pairs(pairs, "ars", "intp", other))
+
+
+def test_shuffling_and_supervised_runs_share_the_pairs_of_intp(params: Params, pairs: pd.DataFrame):
+    shuffled = variant_pairs(pairs, "ars", "shuffled", params)
+    assert set(shuffled["pair"]) == set(variant_pairs(pairs, "ars", "intp", params)["pair"])
+    assert (shuffled["chosen"] != pairs["chosen"]).sum() == len(pairs) / 2
+    assert recipe(params, "ars", "sft").method == "sft"
+    assert recipe(params, "ars", "shuffled") == recipe(params, "ars", "intp")
+
+
+def test_an_unknown_variant_and_one_that_selects_nothing_are_named(
+    params: Params, pairs: pd.DataFrame
+):
+    with pytest.raises(ValueError, match="variants.nonsense: unknown"):
+        variant_pairs(pairs, "ars", "nonsense", params)
+    with pytest.raises(ValueError, match="variants.maskgct-pairs: none of the"):
+        variant_pairs(pairs, "ars", "maskgct-pairs", params)
