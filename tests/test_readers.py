@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,7 +22,8 @@ from intp.adapters.ar import ARAdapter
 from intp.align import load_pairs
 from intp.corpus import read_audio, read_manifest
 from intp.mining import PAIR_COLUMNS
-from intp.paths import ROOT
+from intp.models import TOKENIZER
+from intp.paths import ROOT, WORK
 from intp.prompts import PROMPT_COLUMNS, load_prompts, read_prompts
 from intp.speech import read_speech
 from intp.trainer import Recipe, train
@@ -566,3 +570,27 @@ def test_from_the_command_line(tmp_path: Path):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{source}:2: rejected: {tmp_path}/wav/bad0.wav: no such audio file" in done.stderr
     assert "--licence" in command("table", source, "--out", tmp_path / "b").stderr
+
+
+WALK = (
+    (ROOT / "docs" / "your-own-pairs.md").read_text("utf-8").split("## A walk")[1].split("\n## ")[0]
+)
+BLOCKS = re.findall(r"```(python|sh)\n(.*?)```", WALK, re.DOTALL)
+
+
+@pytest.mark.skipif(not TOKENIZER.is_file(), reason="no pretrained checkpoints: `dvc pull`")
+def test_the_walk_in_the_docs_runs_as_it_is_written(tmp_path: Path):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT / "src")}
+    said = []
+    for language, block in BLOCKS:
+        run = [sys.executable, "-c", block] if language == "python" else ["sh", "-ec", block]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stderr}"
+        said.append(done.stdout)
+    shutil.rmtree(WORK / "align" / "ars-mine")
+    assert "4 prompts, 4 pairs" in said[1] and "my-pairs-3: 4 prompts, 4 pairs" in said[-1]
+    log = next(out for out in said if "margin" in out).split("\n")
+    assert [line.split()[:2] for line in log[1:3]] == [["1", "0.693"], ["2", log[2].split()[1]]]
+    assert float(log[2].split()[1]) < 0.693
+    assert (tmp_path / "my-pairs" / "ars-mine.safetensors").is_file()
