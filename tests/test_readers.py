@@ -295,17 +295,37 @@ def test_the_draw_is_seeded_and_the_folder_form_gives_the_same(tmp_path: Path):
     [
         ({"speaker": ""}, r"jsonl:1: speaker: missing"),
         ({"wav": "elsewhere.mp3"}, r"jsonl:1: wav: no such recording"),
-        ({"language": "xx"}, r"unknown language 'xx'; known are en"),
+        ({"language": "xx"}, r"jsonl:1: unknown language 'xx'; known are en"),
+        ({"text": "..."}, r"en2en: .*empty text"),
+        ({"duration": 1.9}, r"prompt: lasts 0.7\d s, its row says 1.90"),
     ],
 )
 def test_a_row_of_emilia_at_fault_is_named(change: dict, message: str, tmp_path: Path):
     row, clip = clips(tmp_path / "raw")[1]
     (tmp_path / "e").mkdir()
     (tmp_path / "e" / "clip.mp3").write_bytes(clip.read_bytes())
-    rows = [row | {"wav": "clip.mp3"} | change, row | {"wav": "clip.mp3", "id": "other"}]
+    rows = [row | {"wav": "clip.mp3"} | change, row | {"wav": "clip.mp3", "id": "x", "text": EN[2]}]
     (tmp_path / "e" / "X.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(ReadError, match=message):
-        read_emilia(tmp_path / "e", tmp_path, "out")
+        read_emilia(tmp_path / "e", tmp_path, "out", reference_seconds=(0.0, 2.0))
+
+
+def test_files_that_are_not_what_they_are_called(tmp_path: Path):
+    for name, kind, text, message in (
+        ("a.tar", "emilia", "no tar", r"a.tar: "),
+        ("a.jsonl", "emilia", '{"id": 1}\n{', r"a.jsonl:2: "),
+        ("b.jsonl", "emilia", "[1]", r"b.jsonl:1: expected a dict, found a list"),
+        ("a.json", "intp", "[]", r"a.json: expected a dict, found a list"),
+        ("b.json", "amphion-tts-eval", "{", r"b.json: "),
+        ("c.json", "amphion-tts-eval", '{"sung": []}', r"c.json: unknown set 'sung'"),
+        ("a.parquet", "table", "no parquet", r"a.parquet: "),
+        ("a.csv", "table", 'audio,text\na.wav,"open', r"a.csv:1: unexpected end of data"),
+        ("a.xlsx", "table", "", r"a.xlsx: expected a .csv, a .parquet or a folder"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ReadError, match=message):
+            read(kind, tmp_path / name, tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 # --- GTSinger

@@ -6,6 +6,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +43,7 @@ CLIPS = ("prompt", "chosen", "rejected", "audio")
 
 def seed_tts_eval(source: Path, rules: Rules) -> Rows:
     """The folder `seedtts_testset` (test-en, test-zh, hard), or one of its three lists."""
-    wanted = [f for f in LISTS if source.is_dir() or source.as_posix().endswith(f)]
+    wanted = [f for f in LISTS if source.is_dir() or source.resolve().as_posix().endswith(f)]
     if not wanted:
         raise ReadError(f"{source}: expected a folder, or a list called {', '.join(LISTS)}")
     for file in wanted:
@@ -66,7 +67,7 @@ def amphion_tts_eval(source: Path, rules: Rules) -> Rows:
     if source.suffix != ".json":
         yield from table(source, rules)
         return
-    for key, items in json.loads(text_of(source)).items():
+    for key, items in parsed(text_of(source), str(source), dict).items():
         if key not in DEMO_SETS:
             raise ReadError(f"{source}: unknown set {key!r}; known are {', '.join(DEMO_SETS)}")
         for number, item in enumerate(items):
@@ -108,20 +109,24 @@ def emilia(source: Path, rules: Rules) -> Rows:
 def _in_tar(path: Path) -> Iterator[tuple[str, dict, Audio | None]]:
     rows: dict[str, dict] = {}
     clips: dict[str, Audio] = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            key, _, suffix = member.name.rpartition(".")
-            if suffix == "json":
-                rows[key] = json.load(tar.extractfile(member))
-            elif member.isfile():
-                clips[key] = Span(path, member.offset_data, member.size)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.rpartition(".")
+                if suffix == "json":
+                    text = tar.extractfile(member).read().decode()
+                    rows[key] = parsed(text, f"{path}:{member.name}", dict)
+                elif member.isfile():
+                    clips[key] = Span(path, member.offset_data, member.size)
+    except tarfile.TarError as error:
+        raise ReadError(f"{path}: {error}") from error
     for key in sorted(rows.keys() | clips.keys()):
         yield f"{path}:{key}", rows.get(key, {}), clips.get(key)
 
 
 def _beside(path: Path) -> Iterator[tuple[str, dict, Audio | None]]:
     for where, line in lines(path):
-        row = parsed(line, where)
+        row = parsed(line, where, dict)
         wav = path.parent / str(row.get("wav"))
         yield where, row, Span(wav) if wav.is_file() else None
 
@@ -140,7 +145,8 @@ def gtsinger(source: Path, rules: Rules) -> Rows:
         if not path.is_file():
             yield str(wav), ValueError(f"{path.name}: no such file beside it")
             continue
-        words = [str(word.get("word", "")).strip() for word in parsed(text_of(path), str(path))]
+        words = parsed(text_of(path), str(path), list)
+        words = [str(word.get("word", "")).strip() for word in words]
         yield str(wav), {
             "id": "-".join((singer, technique, song, wav.stem)), "audio": Span(wav), "lang": lang,
             "text": ("" if lang in ("zh", "ja") else " ").join(w for w in words if w not in PAUSES),
@@ -153,7 +159,7 @@ def intp(source: Path, rules: Rules) -> Rows:
     if source.suffix != ".json":
         yield from table(source, rules)
         return
-    for direction, examples in json.loads(text_of(source)).items():
+    for direction, examples in parsed(text_of(source), str(source), dict).items():
         for number, models in enumerate(examples):
             for model, kinds in models.items():
                 for kind, row in kinds.items():
@@ -195,13 +201,14 @@ def _audio(path: Path, value: str | dict) -> Audio | str:
 
 def _csv(path: Path) -> Iterator[tuple[str, dict]]:
     table = csv.DictReader(io.StringIO(text_of(path), newline=""), restkey="", strict=True)
-    for row in table:
-        if "" in row or None in row.values():
-            names = ",".join(table.fieldnames)
-            raise ReadError(
-                f"{path}:{table.line_num}: expected as many fields as the header: {names}"
-            )
-        yield f"{path}:{table.line_num}", row
+    try:
+        for row in table:
+            if "" in row or None in row.values():
+                names = ",".join(table.fieldnames)
+                raise csv.Error(f"expected as many fields as the header: {names}")
+            yield f"{path}:{table.line_num}", row
+    except csv.Error as error:
+        raise ReadError(f"{path}:{table.line_num}: {error}") from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, dict]]:
@@ -223,12 +230,15 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", line.rstrip("\n")
 
 
-def parsed(text: str, where: str) -> dict | list:
-    """JSON, or ReadError with its place."""
+def parsed(text: str, where: str, kind: type) -> Any:
+    """JSON of one kind, a dict or a list; else ReadError with its place."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except json.JSONDecodeError as error:
         raise ReadError(f"{where}: {error}") from error
+    if not isinstance(found, kind):
+        raise ReadError(f"{where}: expected a {kind.__name__}, found a {type(found).__name__}")
+    return found
 
 
 def text_of(path: Path) -> str:

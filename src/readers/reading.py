@@ -18,6 +18,8 @@ from texts.normalise import LANGUAGES
 from texts.phonemes import HAN, LATIN, phonemise
 from texts.phonemes import LANGUAGES as PHONEMISED
 
+SLACK = 0.5  # seconds by which a row may misjudge its recording; more, and something is cut off
+
 logging.getLogger("intp.audio").setLevel(logging.ERROR)  # resampling is the rule here, not news
 
 
@@ -137,6 +139,8 @@ class Reading:
             read_as = language(row.prompt_text, lang)
             said = phonemes(row.prompt_text, read_as)
             samples, seconds = _within(data, row, "prompt", self.rules.reference_seconds)
+            if row.seconds and abs(seconds - row.seconds) > SLACK:
+                raise ValueError(f"prompt: lasts {seconds:.2f} s, its row says {row.seconds:.2f}")
             self.references[name] = Utterance(
                 id=name, lang=read_as, text=row.prompt_text, phonemes=said,
                 voice={row.voice or name: 1.0}, speed=1.0, topic=row.topic or "", level=0,

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from intp.mining import PAIR_COLUMNS
 from intp.paths import ROOT
@@ -36,7 +35,9 @@ SETS = {
         "evaluation",
     ),
     "amphion-tts-eval": Set(layouts.amphion_tts_eval, None, "evaluation"),
-    "emilia": Set(layouts.emilia, "CC-BY-NC-4.0 (Emilia-YODAS: CC-BY-4.0)", "mining", 12.0),
+    "emilia": Set(
+        layouts.emilia, "CC-BY-NC-4.0 (of the Emilia-YODAS part see its page)", "mining", 12.0
+    ),
     "gtsinger": Set(layouts.gtsinger, "CC-BY-NC-SA-4.0", "evaluation", 12.0),
     "intp": Set(layouts.intp, "CC-BY-NC (amphion/INTP; gated)"),
     "table": Set(layouts.table, None),
@@ -58,8 +59,7 @@ def read_set(
     corpus = here.relative_to(ROOT) if here.is_relative_to(ROOT) else here
     with whole(out) as partial:
         reading = Reading(name, rules, partial, str(corpus))
-        rows = SETS[name].rows(source, rules)
-        take(reading, tqdm(rows, name, unit="row", disable=not progress))
+        take(reading, SETS[name].rows(source, rules), progress)
         if not reading.prompts or (reading.faults and not leave_out):
             raise ReadError(_explained(reading, source))
         _write(reading, source, licence)
@@ -87,7 +87,8 @@ def _write(reading: Reading, source: Path, licence: str) -> None:
         seeds = ["chosen_seed", "rejected_seed"]
         pairs = pairs.infer_objects().astype(dict.fromkeys(seeds, "Int64"))
         pairs.to_parquet(folder / "pairs.parquet", index=False)
-        answers = pd.DataFrame(reading.answers.values()).assign(sampling="{}", seed=None, bands=0)
+        answers = pd.DataFrame(reading.answers.values()).assign(sampling="{}", bands=0)
+        answers[["seed", "stopped"]] = None
         answers["sample"] = answers.groupby(["model", "prompt"]).cumcount()
         answers["target"] = [[]] * len(answers)  # no model's own representation: audio only
         for model, mine in answers.groupby("model"):

@@ -5,15 +5,21 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
+from tqdm import tqdm
+
 from intp.mining import PAIR_COLUMNS
 from readers.reading import Reading, language
 from readers.rows import Row, Span, called, checked, digest, mono, read_bytes
 
 
-def take(reading: Reading, rows: Iterable[tuple[str, dict[str, Any] | ValueError]]) -> None:
+def take(
+    reading: Reading,
+    rows: Iterable[tuple[str, dict[str, Any] | ValueError]],
+    progress: bool = False,
+) -> None:
     """Take (place, values) after (place, values); what could not be made into values is its fault."""
     spoken: list[Row] = []
-    for where, values in rows:
+    for where, values in tqdm(rows, reading.name, unit="row", disable=not progress):
         with reading.at(where):
             if isinstance(values, ValueError):
                 raise values
@@ -30,7 +36,7 @@ def take(reading: Reading, rows: Iterable[tuple[str, dict[str, Any] | ValueError
             else:
                 take_pair(reading, row)
     if spoken:
-        draw(reading, spoken)
+        draw(reading, spoken, progress)
 
 
 def take_pair(reading: Reading, row: Row) -> None:
@@ -81,7 +87,7 @@ def _recording(row: Row) -> Row:
     return row.model_copy(update=filled)
 
 
-def draw(reading: Reading, spoken: list[Row]) -> None:
+def draw(reading: Reading, spoken: list[Row], progress: bool = False) -> None:
     """Prompts from a corpus (A.1): the text of a recording as long as a target may be, in the voice
     of one as long as a reference may be. Seeded; voices take turns."""
     rules = reading.rules
@@ -97,10 +103,12 @@ def draw(reading: Reading, spoken: list[Row]) -> None:
         texts = _in_turn(spoken, target, rules.target_seconds, seed)
         pool = deque(_in_turn(spoken, source, rules.reference_seconds, seed + 1))
         if not texts or not pool:
-            lacking = "reference_seconds" if texts else "target_seconds"
-            reading.faults.append((reading.name, f"{direction}: no recording within {lacking}"))
+            lacking = "reference" if texts else "target"
+            fault = f"{direction}: no recording is as long as asked for (--{lacking}-seconds)"
+            reading.faults.append((reading.name, fault))
             continue
-        for number, text in enumerate(texts[: rules.per_direction]):
+        texts = tqdm(texts[: rules.per_direction], direction, unit="prompt", disable=not progress)
+        for number, text in enumerate(texts):
             with reading.at(f"{direction}: {text.id}"):
                 _say(reading, f"{reading.name}-{direction}-{number:05d}", text, pool)
 
