@@ -84,8 +84,9 @@ def _write(reading: Reading, source: Path, licence: str) -> None:
     prompts.to_parquet(folder / "prompts.parquet", index=False)
     if reading.pairs:
         pairs = pd.DataFrame(reading.pairs.values(), columns=PAIR_COLUMNS, dtype=object)
-        seeds = ["chosen_seed", "rejected_seed"]
-        pairs = pairs.infer_objects().astype(dict.fromkeys(seeds, "Int64"))
+        types = dict.fromkeys(("chosen_error", "rejected_error", "gap"), "float64")
+        types |= dict.fromkeys(("chosen_seed", "rejected_seed"), "Int64")
+        pairs = pairs.infer_objects().astype(types)
         pairs.to_parquet(folder / "pairs.parquet", index=False)
         answers = pd.DataFrame(reading.answers.values()).assign(sampling="{}", bands=0)
         answers[["seed", "stopped"]] = None
