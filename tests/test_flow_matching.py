@@ -12,9 +12,12 @@ from torch import nn
 from intp.adapters.base import Draw, Example, draw
 from intp.adapters.flow_matching import FlowMatchingAdapter, FlowMatchingConfig
 from intp.audio import log_mel
+from intp.corpus import Utterance
 from intp.losses import flow_matching_error, preference_loss
 from networks import f5
 from networks.dit import DiT
+from zoo.ars import Segment
+from zoo.flow import aligned, mean_durations
 
 TINY = {
     "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2, "text_dim": 16,
@@ -327,3 +330,22 @@ def test_what_is_missing_or_unknown_is_named(adapter, monkeypatch):
 def test_error_by_hand():
     velocity, target = torch.tensor([[[1.0], [3.0]]]), torch.zeros(1, 2, 1)
     assert flow_matching_error(velocity, target, torch.tensor([[False, True]])).item() == 9.0
+
+
+def test_symbols_are_heard_as_long_as_they_last_and_silent_ones_never():
+    heard = f5.spread_by(torch.tensor([1.0, 0.0, 2.0, 1.0]), 8)
+    assert heard.tolist() == [0, 0, 2, 2, 2, 2, 3, 3]
+    assert f5.spread_by(torch.tensor([3.0, 1.0]), 2).tolist() == [0, 0]
+
+
+def test_frames_hear_the_phonemes_that_their_tokens_sound():
+    versions = [Segment(torch.zeros(3), torch.tensor([0, 2, 2]))]
+    assert aligned(versions, 6).tolist() == aligned(versions, 7).tolist()[:6] == [0, 0, 2, 2, 2, 2]
+    assert aligned(versions, 5).tolist() == [0, 0, 2, 2, 2]
+    assert aligned(versions, 9) is None and aligned([], 6) is None
+
+
+def test_mean_durations_count_frames_for_each_time_a_symbol_is_said():
+    row = Utterance("u", "en", "", "aba", {"v": 1.0}, 1.0, "", 0, 0.1, "")
+    versions = {"u": [Segment(torch.zeros(3), torch.tensor([0, 1, 2]))]}
+    assert mean_durations(["a", "b", "c"], [row], versions, {"u": torch.zeros(6, 100)}) == [2, 2, 0]

@@ -21,7 +21,7 @@ from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
 from zoo.ars import ARTask, Segment, cached_segments
-from zoo.flow import FlowTask
+from zoo.flow import FlowTask, mean_durations
 from zoo.loop import Schedule, pretrain
 from zoo.masked import MaskedTask
 from zoo.tokenizer import DecoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
@@ -115,7 +115,9 @@ def train_ars(params: Params, work: Path) -> None:
 
 def train_flow(params: Params, work: Path) -> None:
     """Pretrain F5-TTS on log-mels."""
+    spec = params.pretraining["f5-mini"]
     rows, mels = corpora()
+    _, versions = tokenised(load_tokenizer())
     training, held, symbols = parts(rows)
     frames = torch.cat([mels[row.id].float() for row in training])
     torch.manual_seed(params.seed)
@@ -123,10 +125,13 @@ def train_flow(params: Params, work: Path) -> None:
         phonemes=symbols,
         mel_mean=round(frames.mean().item(), 4),
         mel_std=round(frames.std().item(), 4),
+        text_positions="durations",
+        durations=mean_durations(symbols, training, versions, mels),
         model=params.models["f5"].config,
     )
     adapter = FlowMatchingAdapter(config)
-    task = FlowTask(adapter, training, mels, params.pretraining["f5-mini"].budget, LONGEST)
+    guided = int(spec.steps * spec.weights["guided_share"])
+    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, versions, guided)
     pretrain(
         adapter.model, task, schedule(params, "f5-mini"), work, "f5-mini",
         lambda: {f"held_out_{lang}": task.held_out(held, lang) for lang in LANGUAGES},
