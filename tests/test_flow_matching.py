@@ -16,8 +16,8 @@ from intp.corpus import Utterance
 from intp.losses import flow_matching_error, preference_loss
 from networks import f5
 from networks.dit import DiT
+from zoo.alignment import aligned, mean_durations, sounding_at
 from zoo.ars import Segment
-from zoo.flow import aligned, mean_durations
 
 TINY = {
     "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2, "text_dim": 16,
@@ -335,7 +335,7 @@ def test_error_by_hand():
 def test_symbols_are_heard_as_long_as_they_last_and_silent_ones_never():
     heard = f5.spread_by(torch.tensor([1.0, 0.0, 2.0, 1.0]), 8)
     assert heard.tolist() == [0, 0, 2, 2, 2, 2, 3, 3]
-    assert f5.spread_by(torch.tensor([3.0, 1.0]), 2).tolist() == [0, 0]
+    assert f5.spread_by(torch.tensor([3.5, 0.5]), 2).tolist() == [0, 0]
 
 
 def test_frames_hear_the_phonemes_that_their_tokens_sound():
@@ -349,3 +349,8 @@ def test_mean_durations_count_frames_for_each_time_a_symbol_is_said():
     row = Utterance("u", "en", "", "aba", {"v": 1.0}, 1.0, "", 0, 0.1, "")
     versions = {"u": [Segment(torch.zeros(3), torch.tensor([0, 1, 2]))]}
     assert mean_durations(["a", "b", "c"], [row], versions, {"u": torch.zeros(6, 100)}) == [2, 2, 0]
+
+
+def test_a_phoneme_lies_where_its_tokens_are_and_a_silent_one_between_its_neighbours():
+    places = sounding_at(torch.tensor([0, 0, 2, 2, 2, 4]), 6)
+    assert places.tolist() == [0.5, 1.75, 3.0, 4.0, 5.0, 5.0]

@@ -6,36 +6,11 @@ from torch import Tensor
 from intp.adapters.flow_matching import FlowMatchingAdapter
 from intp.corpus import Utterance
 from intp.losses import flow_matching_error
+from zoo.alignment import aligned
 from zoo.ars import Segment
 from zoo.rows import Speakers, as_prompt, chance, like_lengths, random_draw
 
 DROP_AUDIO, DROP_ALL = 0.3, 0.2  # F5-TTS's shares of steps without reference, and without text too
-
-
-def aligned(versions: list[Segment], frames: int) -> Tensor | None:
-    """For each frame, the index of the phoneme it sounds [T], from an utterance's aligned tokens."""
-    found = [s.phoneme for s in versions if 2 * len(s.phoneme) in (frames - 1, frames, frames + 1)]
-    if not found:
-        return None
-    return torch.cat([found[0].repeat_interleave(2), found[0][-1:]])[:frames]
-
-
-def mean_durations(
-    symbols: list[str],
-    rows: list[Utterance],
-    versions: dict[str, list[Segment]],
-    mels: dict[str, Tensor],
-) -> list[float]:
-    """Frames that each symbol lasts on average; 0 for those that are not heard, as tones."""
-    index = {symbol: i for i, symbol in enumerate(symbols)}
-    heard, said = torch.zeros(len(symbols)), torch.zeros(len(symbols))
-    for row in rows:
-        ids = torch.tensor([index[symbol] for symbol in row.phonemes])
-        frames = aligned(versions[row.id], len(mels[row.id]))
-        if frames is not None:
-            heard += ids[frames].bincount(minlength=len(symbols))
-            said += ids.bincount(minlength=len(symbols))
-    return [round(x, 3) for x in (heard / said.clamp_min(1)).tolist()]
 
 
 class FlowTask:
