@@ -16,7 +16,7 @@ from intp.corpus import Utterance
 from intp.losses import flow_matching_error, preference_loss
 from networks import f5
 from networks.dit import DiT
-from zoo.alignment import aligned, mean_durations, sounding_at
+from zoo.alignment import aligned, mean_durations, pauses, sounding_at
 from zoo.ars import Segment
 
 TINY = {
@@ -340,9 +340,24 @@ def test_symbols_are_heard_as_long_as_they_last_and_silent_ones_never():
 
 def test_frames_hear_the_phonemes_that_their_tokens_sound():
     versions = [Segment(torch.zeros(3), torch.tensor([0, 2, 2]))]
-    assert aligned(versions, 6).tolist() == aligned(versions, 7).tolist()[:6] == [0, 0, 2, 2, 2, 2]
-    assert aligned(versions, 5).tolist() == [0, 0, 2, 2, 2]
-    assert aligned(versions, 9) is None and aligned([], 6) is None
+    loud = torch.randn(7, 100, generator=torch.Generator().manual_seed(0))
+    for frames, heard in (
+        (7, [0, 0, 2, 2, 2, 2, 2]),
+        (6, [0, 0, 2, 2, 2, 2]),
+        (5, [0, 0, 2, 2, 2]),
+    ):
+        assert aligned(versions, loud[:frames], "a b").tolist() == heard
+    assert aligned(versions, torch.zeros(9, 100), "a b") is None
+    assert aligned([], loud[:6], "a b") is None
+
+
+def test_a_pause_belongs_to_the_mark_between_the_phonemes_around_it():
+    versions = [Segment(torch.zeros(6), torch.tensor([0, 0, 0, 3, 3, 3]))]
+    mel = torch.zeros(12, 100)
+    mel[4:8] = -8.0
+    assert pauses(mel) == [(4, 8)]
+    assert aligned(versions, mel, "a, b").tolist() == [0] * 4 + [1] * 4 + [3] * 4
+    assert aligned(versions, mel, "axyb").tolist() == [0] * 6 + [3] * 6
 
 
 def test_mean_durations_count_frames_for_each_time_a_symbol_is_said():

@@ -47,7 +47,7 @@ class FlowTask:
         reference, target = self.mel(rows[:1]), self.mel(rows[1:])
         prompt = as_prompt(rows[:1], rows[1:])
         row = self.adapter.noised(prompt, reference, target, random_draw())
-        sounds = [aligned(self.versions[r.id], len(self.mels[r.id])) for r in rows]
+        sounds = [aligned(self.versions[r.id], self.mels[r.id], r.phonemes) for r in rows]
         if float(torch.rand(())) < told and all(s is not None for s in sounds):
             starts = torch.tensor([0] + [len(r.phonemes) + 1 for r in rows[:-1]]).cumsum(0)
             row["text_frames"] = torch.cat([s + n for s, n in zip(sounds, starts, strict=True)])
