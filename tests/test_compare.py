@@ -37,3 +37,10 @@ def test_each_cell_gets_its_verdict():
 def test_a_table_that_was_not_made_is_missing_whole():
     old = pd.DataFrame([("ARS", "WER", 1.0, 0.0, 2.0, "%")], columns=COLUMNS)
     assert list(compare(old, old.head(0))["verdict"]) == ["MISSING"]
+
+
+def test_texts_are_the_same_or_outside():
+    old = pd.DataFrame([("Regular", "Text", "a", None, None, "text"),
+                        ("Repeated", "Text", "b b", None, None, "text")], columns=COLUMNS)  # fmt: skip
+    new = old.assign(value=["a", "b"])
+    assert list(compare(old, new)["verdict"]) == ["same", "OUTSIDE"]

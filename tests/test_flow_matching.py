@@ -12,9 +12,12 @@ from torch import nn
 from intp.adapters.base import Draw, Example, draw
 from intp.adapters.flow_matching import FlowMatchingAdapter, FlowMatchingConfig
 from intp.audio import log_mel
+from intp.corpus import Utterance
 from intp.losses import flow_matching_error, preference_loss
 from networks import f5
 from networks.dit import DiT
+from zoo.alignment import aligned, mean_durations, pauses, sounding_at
+from zoo.ars import Segment
 
 TINY = {
     "dim": 32, "depth": 2, "heads": 2, "dim_head": 16, "ff_mult": 2, "text_dim": 16,
@@ -327,3 +330,42 @@ def test_what_is_missing_or_unknown_is_named(adapter, monkeypatch):
 def test_error_by_hand():
     velocity, target = torch.tensor([[[1.0], [3.0]]]), torch.zeros(1, 2, 1)
     assert flow_matching_error(velocity, target, torch.tensor([[False, True]])).item() == 9.0
+
+
+def test_symbols_are_heard_as_long_as_they_last_and_silent_ones_never():
+    heard = f5.spread_by(torch.tensor([1.0, 0.0, 2.0, 1.0]), 8)
+    assert heard.tolist() == [0, 0, 2, 2, 2, 2, 3, 3]
+    assert f5.spread_by(torch.tensor([3.5, 0.5]), 2).tolist() == [0, 0]
+
+
+def test_frames_hear_the_phonemes_that_their_tokens_sound():
+    versions = [Segment(torch.zeros(3), torch.tensor([0, 2, 2]))]
+    loud = torch.randn(7, 100, generator=torch.Generator().manual_seed(0))
+    for frames, heard in (
+        (7, [0, 0, 2, 2, 2, 2, 2]),
+        (6, [0, 0, 2, 2, 2, 2]),
+        (5, [0, 0, 2, 2, 2]),
+    ):
+        assert aligned(versions, loud[:frames], "a b").tolist() == heard
+    assert aligned(versions, torch.zeros(9, 100), "a b") is None
+    assert aligned([], loud[:6], "a b") is None
+
+
+def test_a_pause_belongs_to_the_mark_between_the_phonemes_around_it():
+    versions = [Segment(torch.zeros(6), torch.tensor([0, 0, 0, 3, 3, 3]))]
+    mel = torch.zeros(12, 100)
+    mel[4:8] = -8.0
+    assert pauses(mel) == [(4, 8)]
+    assert aligned(versions, mel, "a, b").tolist() == [0] * 4 + [1] * 4 + [3] * 4
+    assert aligned(versions, mel, "axyb").tolist() == [0] * 6 + [3] * 6
+
+
+def test_mean_durations_count_frames_for_each_time_a_symbol_is_said():
+    row = Utterance("u", "en", "", "aba", {"v": 1.0}, 1.0, "", 0, 0.1, "")
+    versions = {"u": [Segment(torch.zeros(3), torch.tensor([0, 1, 2]))]}
+    assert mean_durations(["a", "b", "c"], [row], versions, {"u": torch.zeros(6, 100)}) == [2, 2, 0]
+
+
+def test_a_phoneme_lies_where_its_tokens_are_and_a_silent_one_between_its_neighbours():
+    places = sounding_at(torch.tensor([0, 0, 2, 2, 2, 4]), 6)
+    assert places.tolist() == [0.5, 1.75, 3.0, 4.0, 5.0, 5.0]

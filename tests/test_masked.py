@@ -68,13 +68,16 @@ def stir(model: torch.nn.Module) -> None:
 
 
 def build(tokenizer, **changes) -> MaskedAdapter:
-    config = MaskedConfig(**{"phonemes": list("abcd ."), "model": SIZES} | changes)
+    lasts = [2.0, 1.0, 3.0, 0.5, 0.0, 1.0]
+    config = MaskedConfig(
+        **{"phonemes": list("abcd ."), "durations": lasts, "model": SIZES} | changes
+    )
     adapter = MaskedAdapter(config, tokenizer)
     stir(adapter.model)
     return adapter
 
 
-@pytest.fixture(params=["rate", "plain"])
+@pytest.fixture(params=["rate", "plain", "durations"])
 def masked(tokenizer, request) -> MaskedAdapter:
     return build(tokenizer, text_positions=request.param)
 

@@ -35,12 +35,17 @@ def compare(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
         new[[*CELL, "value"]], on=CELL, how="outer", suffixes=(" committed", " here"), sort=False
     )
     was, now = both["value committed"], both["value here"]
+    if pd.api.types.is_numeric_dtype(was) and pd.api.types.is_numeric_dtype(now):
+        same = np.isclose(was, now, rtol=1e-9, atol=1e-9, equal_nan=True)
+        inside = now.between(both["low"], both["high"])
+    else:  # Table 1b holds texts
+        same, inside = was == now, was != was
     both["verdict"] = np.select(
         [
             ~both.set_index(CELL).index.isin(new.set_index(CELL).index),
             ~both.set_index(CELL).index.isin(old.set_index(CELL).index),
-            np.isclose(was, now, rtol=1e-9, atol=1e-9, equal_nan=True),
-            now.between(both["low"], both["high"]),
+            same,
+            inside,
         ],
         ["MISSING", "new", "same", "inside"],
         "OUTSIDE",

@@ -1,13 +1,18 @@
-"""Choose a model's evaluation temperature on the development set, so that alignment is not a
-temperature in disguise. Writes results/development/<model>_temperature.csv.
+"""Choose a model's evaluation sampling on the development set, so that alignment is not a temperature
+in disguise. Appends to results/development/<model>_sampling.csv.
 
-`python tools/tune_sampling.py --model ars --temperatures 0.1 0.3 0.5 0.7`
+    python -m tools.tune_sampling --model ars temperature=0.1,0.3,0.5,0.7
+    python -m tools.tune_sampling --model f5 steps=7,16 cfg=1.0,2.0
 """
 
 import argparse
+import itertools
+import time
 
 import pandas as pd
+from ruamel.yaml import YAML
 
+from intp.audio import SAMPLE_RATE
 from intp.evaluate import judge, speak
 from intp.models import load_adapter
 from intp.params import load_params
@@ -17,35 +22,42 @@ from report.tables import estimated
 
 
 def main() -> None:
-    """Error on regular development prompts at each temperature."""
+    """Error on development prompts with every combination of the values given, and the time it took."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", default="ars")
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7, 0.9])
     parser.add_argument("--items", type=int, default=16, help="a direction")
     parser.add_argument("--sets", nargs="+", default=["regular"])
-    arguments = parser.parse_args()
+    parser.add_argument("grid", nargs="+", metavar="name=value,value")
+    options = parser.parse_args()
+    read = YAML(typ="safe").load
+    names = [entry.partition("=")[0] for entry in options.grid]
+    values = [[read(v) for v in entry.partition("=")[2].split(",")] for entry in options.grid]
     params = load_params()
-    adapter = load_adapter(arguments.model, params)
-    prompts = held_out_prompts("development", arguments.items, arguments.sets)
+    adapter = load_adapter(options.model, params)
+    prompts = held_out_prompts("development", options.items, options.sets)
+    base = params.sampling[options.model].evaluation
+    if unknown := sorted(set(names) - base.keys()):
+        parser.error(f"sampling.{options.model}.evaluation has no {unknown}, but {sorted(base)}")
     rows = []
-    for temperature in arguments.temperatures:
-        sampling = params.sampling[arguments.model].evaluation | {"temperature": temperature}
-        audio = speak(adapter, prompts, sampling, params.seed)
-        scores = judge(audio, prompts, params, f"temperature {temperature}", quality=False)
-        row = {"temperature": temperature}
+    for combination in itertools.product(*values):
+        chosen = dict(zip(names, combination, strict=True))
+        begun = time.monotonic()
+        audio = speak(adapter, prompts, base | chosen, params.seed)
+        took = time.monotonic() - begun
+        seconds = sum(map(len, audio.values())) / SAMPLE_RATE
+        scores = judge(audio, prompts, params, str(chosen), quality=False)
+        row = dict(chosen)
         for (name, direction), part in scores.groupby(["set", "direction"], sort=False):
             row[f"{name} {direction} error"] = round(part["error"].mean(), 2)
         found = estimated(scores, "error", params)
-        row |= {
-            "error": round(found.value, 2),
-            "low": round(found.low, 2),
-            "high": round(found.high, 2),
-        }
-        rows.append(row | {"n": found.n})
-        print(row, flush=True)
-    out = ROOT / "results" / "development" / f"{arguments.model}_temperature.csv"
+        row |= {"error": found.value, "low": found.low, "high": found.high}
+        row |= {"n": found.n, "real_time_factor": took / seconds}
+        rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
+        print(rows[-1], flush=True)
+    out = ROOT / "results" / "development" / f"{options.model}_sampling.csv"
     out.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(out, index=False, lineterminator="\n")
+    old = [pd.read_csv(out)] if out.is_file() else []
+    pd.concat([*old, pd.DataFrame(rows)]).to_csv(out, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from intp.models import load_tokenizer
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
+from zoo.alignment import mean_durations
 from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
@@ -115,7 +116,9 @@ def train_ars(params: Params, work: Path) -> None:
 
 def train_flow(params: Params, work: Path) -> None:
     """Pretrain F5-TTS on log-mels."""
+    spec = params.pretraining["f5-mini"]
     rows, mels = corpora()
+    _, versions = tokenised(load_tokenizer())
     training, held, symbols = parts(rows)
     frames = torch.cat([mels[row.id].float() for row in training])
     torch.manual_seed(params.seed)
@@ -123,10 +126,13 @@ def train_flow(params: Params, work: Path) -> None:
         phonemes=symbols,
         mel_mean=round(frames.mean().item(), 4),
         mel_std=round(frames.std().item(), 4),
+        text_positions="durations",
+        durations=mean_durations(symbols, training, versions, mels),
         model=params.models["f5"].config,
     )
     adapter = FlowMatchingAdapter(config)
-    task = FlowTask(adapter, training, mels, params.pretraining["f5-mini"].budget, LONGEST)
+    guided = int(spec.steps * spec.weights["guided_share"])
+    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, versions, guided)
     pretrain(
         adapter.model, task, schedule(params, "f5-mini"), work, "f5-mini",
         lambda: {f"held_out_{lang}": task.held_out(held, lang) for lang in LANGUAGES},
@@ -136,14 +142,20 @@ def train_flow(params: Params, work: Path) -> None:
 
 def train_masked(params: Params, work: Path) -> None:
     """Pretrain MaskGCT on the tokenizer's codes."""
-    rows, versions = tokenised(load_tokenizer())
+    spec = params.pretraining["maskgct-mini"]
+    (rows, mels), (_, versions) = corpora(), tokenised(load_tokenizer())
     training, held, symbols = parts(rows)
-    config = MaskedConfig(phonemes=symbols, model=params.models["maskgct"].config)
+    config = MaskedConfig(
+        phonemes=symbols,
+        text_positions="durations",
+        durations=mean_durations(symbols, training, versions, mels),
+        model=params.models["maskgct"].config,
+    )
     torch.manual_seed(params.seed)
     adapter = MaskedAdapter(config, load_tokenizer())
     held = [row for row in held if versions[row.id]]
-    budget = params.pretraining["maskgct-mini"].budget
-    task = MaskedTask(adapter, training, versions, budget, LONGEST)
+    guided = int(spec.steps * spec.weights["guided_share"])
+    task = MaskedTask(adapter, training, versions, spec.budget, LONGEST, guided)
     pretrain(
         adapter.model, task, schedule(params, "maskgct-mini"), work, "maskgct-mini",
         lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},

@@ -6,13 +6,19 @@ from torch import Tensor
 from intp.adapters.flow_matching import FlowMatchingAdapter
 from intp.corpus import Utterance
 from intp.losses import flow_matching_error
+from zoo.alignment import aligned
+from zoo.ars import Segment
 from zoo.rows import Speakers, as_prompt, chance, like_lengths, random_draw
 
 DROP_AUDIO, DROP_ALL = 0.3, 0.2  # F5-TTS's shares of steps without reference, and without text too
 
 
 class FlowTask:
-    """Batches of joined utterances of one voice, the first of them the reference speech."""
+    """Batches of joined utterances of one voice, the first of them the reference speech.
+
+    Where text and speech meet is what costs. Until step `guided`, fewer and fewer rows are told: each
+    frame hears the phoneme that it sounds, not the one that is due at its time.
+    """
 
     def __init__(
         self,
@@ -21,9 +27,12 @@ class FlowTask:
         mels: dict[str, Tensor],
         budget: int,
         longest: int,
+        versions: dict[str, list[Segment]],
+        guided: int,
     ):
         self.adapter, self.budget, self.longest = adapter, budget, longest
         self.mels, self.speakers = mels, Speakers(rows)
+        self.versions, self.guided = versions, guided
 
     def mel(self, rows: list[Utterance]) -> Tensor:
         """Normalised log-mel [T, 100] of utterances in a row."""
@@ -32,16 +41,24 @@ class FlowTask:
             torch.cat([self.mels[r.id].float() for r in rows]) - config.mel_mean
         ) / config.mel_std
 
-    def draw(self, count: int) -> dict[str, Tensor]:
-        """One row of `count` utterances."""
+    def draw(self, count: int, told: float) -> dict[str, Tensor]:
+        """One row of `count` utterances, with the chance `told` of hearing what it sounds."""
         rows = self.speakers.pick(count)
         reference, target = self.mel(rows[:1]), self.mel(rows[1:])
-        return self.adapter.noised(as_prompt(rows[:1], rows[1:]), reference, target, random_draw())
+        prompt = as_prompt(rows[:1], rows[1:])
+        row = self.adapter.noised(prompt, reference, target, random_draw())
+        sounds = [aligned(self.versions[r.id], self.mels[r.id], r.phonemes) for r in rows]
+        if float(torch.rand(())) < told and all(s is not None for s in sounds):
+            starts = torch.tensor([0] + [len(r.phonemes) + 1 for r in rows[:-1]]).cumsum(0)
+            row["text_frames"] = torch.cat([s + n for s, n in zip(sounds, starts, strict=True)])
+        return row
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
-        count = 2 + chance(self.longest - 1)
-        rows = like_lengths(lambda: self.draw(count), lambda r: len(r["condition"]), self.budget)
+        count, told = 2 + chance(self.longest - 1), 1 - step / max(1, self.guided)
+        rows = like_lengths(
+            lambda: self.draw(count, told), lambda r: len(r["condition"]), self.budget
+        )
         batch = self.adapter.pad(rows)
         luck = float(torch.rand(()))
         velocity = self.adapter.model(
@@ -49,8 +66,9 @@ class FlowTask:
             batch["frame_mask"], batch.get("text_frames"),
             drop_audio=luck < DROP_AUDIO + DROP_ALL, drop_text=luck < DROP_ALL,
         )  # fmt: skip
-        loss = flow_matching_error(velocity, batch["velocity"], batch["target_mask"]).mean()
-        return loss, {"error": loss.item()}
+        error = flow_matching_error(velocity, batch["velocity"], batch["target_mask"])
+        # Near t = 1 the speech is all but given: the text decides while there is mostly noise.
+        return (2 * (1 - batch["time"]) * error).mean(), {"error": error.mean().item()}
 
     @torch.inference_mode()
     def held_out(self, rows: list[Utterance], lang: str) -> float:

@@ -6,6 +6,7 @@ from torch import Tensor
 from intp.adapters.masked import MaskedAdapter
 from intp.corpus import Utterance
 from intp.losses import masked_logps
+from zoo.alignment import sounding_at
 from zoo.ars import Segment
 from zoo.rows import Speakers, as_prompt, chance, like_lengths, random_draw
 
@@ -13,7 +14,11 @@ DROP_TEXT = 0.1
 
 
 class MaskedTask:
-    """Batches of joined utterances of one voice, the first of them the reference speech."""
+    """Batches of joined utterances of one voice, the first of them the reference speech.
+
+    Until step `guided`, fewer and fewer rows are told where each phoneme sounds; to the others it lies
+    where it is due.
+    """
 
     def __init__(
         self,
@@ -22,24 +27,31 @@ class MaskedTask:
         versions: dict[str, list[Segment]],
         budget: int,
         longest: int,
+        guided: int,
     ):
         self.adapter, self.budget, self.longest = adapter, budget, longest
+        self.guided = guided
         self.versions = {r.id: versions[r.id] for r in rows if versions[r.id]}
         self.speakers = Speakers([r for r in rows if r.id in self.versions])
 
-    def row(self, rows: list[Utterance], pick: int) -> dict[str, Tensor]:
-        """The first utterance as reference speech, the rest as target, all in one version."""
+    def row(self, rows: list[Utterance], pick: int, told: float = 0.0) -> dict[str, Tensor]:
+        """The first utterance as reference speech, the rest as target, all in one version; with the
+        chance `told`, phonemes lie where they sound."""
         found = [self.versions[r.id] for r in rows]
-        tokens = [versions[pick % len(versions)].tokens for versions in found]
-        target = torch.cat(tokens[1:])
-        row = self.adapter.sequence(as_prompt(rows[:1], rows[1:]), tokens[0], target)
+        parts = [versions[pick % len(versions)] for versions in found]
+        target = torch.cat([part.tokens for part in parts[1:]])
+        row = self.adapter.sequence(as_prompt(rows[:1], rows[1:]), parts[0].tokens, target)
+        if float(torch.rand(())) < told:
+            starts = torch.tensor([0] + [len(r.phonemes) + 1 for r in rows[:-1]]).cumsum(0)
+            phoneme = [part.phoneme + n for part, n in zip(parts, starts, strict=True)]
+            row["phone_positions"] = sounding_at(torch.cat(phoneme), len(row["phone_ids"]))
         return row | self.adapter.masking(len(target), random_draw())
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
-        count = 2 + chance(self.longest - 1)
+        count, told = 2 + chance(self.longest - 1), 1 - step / max(1, self.guided)
         rows = like_lengths(
-            lambda: self.row(self.speakers.pick(count), chance(4)),
+            lambda: self.row(self.speakers.pick(count), chance(4), told),
             lambda r: sum(len(r[f"{part}_ids"]) for part in ("phone", "reference", "target")),
             self.budget,
         )

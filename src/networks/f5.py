@@ -119,6 +119,16 @@ def spread(symbols: int, frames: int) -> Tensor:
     return torch.arange(frames) * symbols // max(1, frames)
 
 
+def spread_by(durations: Tensor, frames: int) -> Tensor:
+    """Which symbol each of `frames` hears if symbols last as long as `durations` [L] say: [T].
+
+    Symbols without a duration (stress, tones) are heard by no frame of their own.
+    """
+    ends = durations.cumsum(0)
+    middles = (torch.arange(frames) + 0.5) / frames * ends[-1]
+    return torch.searchsorted(ends, middles, right=True).clamp_max(len(durations) - 1)
+
+
 def time_grid(steps: int, sway: float) -> Tensor:
     """Times [steps + 1] from 0 to 1; a negative `sway` moves them towards the noise."""
     even = torch.linspace(0, 1, steps + 1)

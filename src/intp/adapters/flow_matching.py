@@ -69,24 +69,39 @@ class FlowMatchingConfig:
 
     `text` is a key of TEXTS, `vocoder` one of VOCODERS and decides the sample rate of the mel,
     which is normalised by `mel_mean` and `mel_std`. `text_positions="rate"` spreads the symbols of
-    reference and target evenly over their frames, `"plain"` gives one a frame, as published.
-    `model` holds DiT's sizes and flags.
+    reference and target evenly over their frames, `"durations"` as long as each lasts on average
+    (`durations`, in the order of `phonemes`), `"plain"` gives one a frame, as published. `model`
+    holds DiT's sizes and flags.
     """
 
     phonemes: list[str] = field(default_factory=list)
     text: str = "phonemes"
     separator: str = " "
     text_positions: str = "rate"
+    durations: list[float] = field(default_factory=list)
     vocoder: str = "griffin-lim"
     mel_mean: float = 0.0
     mel_std: float = 1.0
     model: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = {"text": TEXTS, "vocoder": VOCODERS, "text_positions": ("plain", "rate")}
+        known = {"text": TEXTS, "vocoder": VOCODERS, "text_positions": POSITIONS}
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name}: expected {sorted(values)}, got {getattr(self, name)!r}")
+
+
+def even(ids: Tensor, frames: int, durations: Tensor) -> Tensor:
+    """Which of the symbols `ids` [L] each frame hears if all last equally long: [T]."""
+    return f5.spread(len(ids), frames)
+
+
+def lasting(ids: Tensor, frames: int, durations: Tensor) -> Tensor:
+    """The same if each lasts as long as it does on average."""
+    return f5.spread_by(durations[ids], frames)
+
+
+POSITIONS = {"plain": None, "rate": even, "durations": lasting}
 
 
 class FlowMatchingAdapter:
@@ -95,6 +110,7 @@ class FlowMatchingAdapter:
     def __init__(self, config: FlowMatchingConfig, model: nn.Module | None = None):
         self.config, self.front = config, VOCODERS[config.vocoder]
         self.ids = {symbol: i for i, symbol in enumerate(config.phonemes)}
+        self.durations = torch.tensor(config.durations)
         self.model = (model or DiT(symbols=len(self.ids), **config.model)).eval()
 
     def text(self, prompt: Prompt) -> tuple[Tensor, int, float]:
@@ -125,9 +141,10 @@ class FlowMatchingAdapter:
             "condition": torch.cat([reference, reference.new_zeros(frames, N_MELS)]),
             "target_mask": torch.arange(total) >= len(reference),
         }
-        if self.config.text_positions == "rate":
-            heard = f5.spread(before, len(reference)), before + f5.spread(len(ids) - before, frames)
-            row["text_frames"] = torch.cat(heard).clamp_max(total - 1)
+        if spread := POSITIONS[self.config.text_positions]:
+            heard = spread(ids[:before], len(reference), self.durations)
+            asked = before + spread(ids[before:], frames, self.durations)
+            row["text_frames"] = torch.cat([heard, asked]).clamp_max(total - 1)
         return row
 
     def pad(self, rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -39,16 +39,24 @@ LEAST_TIME, LEAST_MASKED = 1e-5, 0.2  # upstream's bounds of t and of the share 
 class MaskedConfig:
     """Vocabulary, front end and sizes. `text_positions="plain"` counts phonemes, then tokens, as the
     published checkpoint does; `"rate"` lays each text's phonemes evenly over its own speech, on the
-    time axis of the tokens. `frontend` is "module:Class", made with this configuration."""
+    time axis of the tokens, `"durations"` as long as each lasts on average. `frontend` is
+    "module:Class", made with this configuration."""
 
     tokens: int = 1000
     token_rate: float = TOKEN_RATE
     phonemes: list[str] = field(default_factory=list)
     separator: str = " "
     text_positions: str = "rate"
+    durations: list[float] = field(default_factory=list)
     frontend: str = "intp.adapters.masked:SymbolFrontend"
     frontend_options: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+
+
+def midpoints(durations: Tensor, length: int) -> Tensor:
+    """The middle of each symbol [L] on the time axis of `length` tokens that they share."""
+    ends = durations.cumsum(0)
+    return (ends - durations / 2) * (length / ends[-1:].clamp_min(1e-9)) - 0.5
 
 
 class SymbolFrontend(TokenizerSpeech):
@@ -80,6 +88,7 @@ class MaskedAdapter:
         model: nn.Module | None = None,
     ):
         self.config, self.tokenizer = config, tokenizer
+        self.durations = torch.tensor(config.durations)
         self.frontend = named(config.frontend)(config, tokenizer)
         if model is None:
             sizes = {"phone_table": len(config.phonemes) + 1} | config.model
@@ -100,9 +109,10 @@ class MaskedAdapter:
             phones = torch.arange(len(before) + len(text), dtype=torch.float32)
             tokens = tokens + len(phones)
         else:
-            heard = (torch.arange(len(before)) + 0.5) * (spoken / max(len(before), 1)) - 0.5
-            new = (torch.arange(len(text)) + 0.5) * (len(target) / max(len(text), 1)) - 0.5
-            phones = torch.cat([heard, spoken + new])
+            even = self.config.text_positions == "rate"
+            lasts = torch.ones(len(self.config.phonemes)) if even else self.durations
+            heard, new = lasts[before], lasts[text]
+            phones = torch.cat([midpoints(heard, spoken), spoken + midpoints(new, len(target))])
         return {
             "phone_ids": torch.tensor(before + text),
             "reference_ids": reference.cpu(),
