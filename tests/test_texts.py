@@ -82,3 +82,9 @@ def test_a_gloss_gives_its_definition_and_its_examples():
 def test_texts_of_another_script_are_left_out():
     assert texts.once(["Hi there.", "Hi 你.", "...", "Hi there."], "en") == ["Hi there."]
     assert texts.once(["你好。", "打开 CSS 文件。", "，"], "zh") == ["你好。"]
+
+
+def test_what_has_no_phonemes_or_strange_ones_is_left_out():
+    found = list(texts.pronounced("word", "zh", ["瓧", "你好", "老师"], set("ni↓xau")))
+    assert [line.text for line in found] == ["你好"]
+    assert found[0].places == (0, 0, 0, 1, 1, 1, 1)

@@ -189,9 +189,12 @@ def characters(texts: Iterable[str], count: int) -> list[str]:
 
 
 def pronounced(kind: str, lang: str, texts: Iterable[str], symbols: set[str]) -> Iterator[Line]:
-    """Texts with their phonemes; those that sound like nothing the corpora say are left out."""
+    """Texts with their phonemes; what has none, or others than the corpora say, is left out."""
     for text in tqdm(texts, desc=f"{kind} {lang}", mininterval=10):
-        phonemes = phonemise(text, lang)
+        try:
+            phonemes = phonemise(text, lang)
+        except ValueError:  # a reading without phonemes: 瓧 (qiānwǎ)
+            continue
         if set(phonemes) <= symbols:
             yield Line(kind, lang, text, phonemes, tuple(places(text, phonemes, lang)))
 
