@@ -89,7 +89,7 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("mining.measure", "cer", "mining.measure: expected 'error' or 'wer'"),
         ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
         ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
-        ("models", {}, "sampling: ['ars'] not among the models []"),
+        ("models", {}, "sampling: ['ars', 'cosyvoice2', 'ints'] not among the models []"),
     ],
 )
 def test_a_fault_names_file_field_and_expectation(name: str, value: object, expected: str):

@@ -4,9 +4,10 @@ import copy
 
 import torch
 
+from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from networks.tokenizer import FSQ, SpeechTokenizer
-from zoo.ars import align
+from zoo.ars import ARTask, Segment, align
 from zoo.loop import Schedule, StepBatches, pretrain
 from zoo.tokenizer import DecoderTask
 
@@ -101,3 +102,23 @@ def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
     assert loss < first and parts.keys() == {"l1", "ctc"}
     assert all(torch.equal(a, model.tokens(b)) for a, b in zip(codes, mels.values(), strict=True))
     assert not torch.equal(speech, model.speech(codes[0], mels["1"]))
+
+
+def test_ars_pretrains_on_rows_that_know_their_phonemes(adapter: ARAdapter):
+    voice = {"voice": {"a": 1.0}, "speed": 1.0, "topic": "", "level": 0}
+    rows = [
+        Utterance(
+            id=str(i), lang="en", text="ab", phonemes="ab cd.", duration=1.0, shard="", **voice
+        )
+        for i in range(3)
+    ]
+    heard = Segment(torch.arange(8), torch.tensor([0, 0, 1, 1, 3, 3, 4, 4]))
+    adapter.model.set_attn_implementation("eager")
+    task = ARTask(adapter, rows, {row.id: [heard] for row in rows}, 100, 2, guidance_steps=10)
+    torch.manual_seed(0)
+    batch = task.make_batch(0)
+    assert batch["phoneme"].shape == batch["labels"].shape
+    sounding = batch["phoneme"] > 0
+    assert (batch["labels"][sounding] < 8).all() and int(sounding.sum()) % 8 == 0
+    loss, parts = task(0)
+    assert loss.isfinite() and parts.keys() == {"ce", "guidance"}

@@ -7,6 +7,7 @@ row of `results/pretraining.csv` for each of its parts.
 import argparse
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,12 +26,15 @@ from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
 from zoo.masked import MaskedTask
+from zoo.textlm import SpeechTask, TextTask, new_adapter
+from zoo.texts import TOKENIZER, collect
 from zoo.tokenizer import DecoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
 
 HELD_OUT = 150
 LANGUAGES = ("en", "zh")
 CORPORA = ("corpus-wordnet", "corpus")  # the held-out utterances come last; tokenizer: corpus
 LONGEST = 5  # utterances joined in a training row
+UNREAD = 600  # lines of text held out, of all kinds
 
 
 def schedule(params: Params, name: str) -> Schedule:
@@ -163,11 +167,39 @@ def train_masked(params: Params, work: Path) -> None:
     adapter.save(work / "maskgct-mini.safetensors")
 
 
+def train_reader(params: Params, work: Path, model: str) -> None:
+    """Pretrain a model that reads raw text: on text, then on the tokenizer's codes."""
+    name = f"{model}-mini"
+    spec, first = params.pretraining[name], params.pretraining[f"{name}-text"]
+    found = collect(params.seed)
+    lines, unread = found[:-UNREAD], found[-UNREAD:]
+    torch.manual_seed(params.seed)
+    adapter = new_adapter(model, TOKENIZER, params.models[model].config, load_tokenizer())
+    shares = [part.weights["sounds"] for part in (first, spec)]
+    guided = [int(part.steps * part.weights["guided_share"]) for part in (first, spec)]
+    text = TextTask(adapter, lines, first.budget, shares[0], guided[0])
+    pretrain(
+        adapter.model, text, schedule(params, f"{name}-text"), work / "text", f"{name}-text",
+        lambda: text.held_out(unread, "en") | text.held_out(unread, "zh"),
+    )  # fmt: skip
+    rows, versions = tokenised(load_tokenizer())
+    training, held, _ = parts(rows)
+    held = [row for row in held if versions[row.id]]
+    task = SpeechTask(text, training, versions, spec.budget, LONGEST, shares[1], guided[1])
+    pretrain(
+        adapter.model, task, schedule(params, name), work, name,
+        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
+    )  # fmt: skip
+    adapter.save(work / f"{name}.safetensors")
+
+
 STAGES: dict[str, Callable[[Params, Path], None]] = {
     "tokenizer": train_tokenizer,
     "ars-mini": train_ars,
     "f5-mini": train_flow,
     "maskgct-mini": train_masked,
+    "ints-mini": partial(train_reader, model="ints"),
+    "cosyvoice2-mini": partial(train_reader, model="cosyvoice2"),
 }
 
 

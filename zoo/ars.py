@@ -8,6 +8,7 @@ import torch
 import torchaudio
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from intp.adapters.ar import ARAdapter
@@ -92,6 +93,25 @@ def cached_segments(
     return {k: [Segment(t.long(), p.long()) for t, p in v] for k, v in plain.items()}
 
 
+def guidance(attentions: tuple[Tensor, ...], layers: tuple[int, ...], place: Tensor) -> Tensor:
+    """-log of the mass that head 0 of the guided layers puts on each query's place +- 1.
+
+    `place` [B, T] is the column of what the query is to read, 0 or less where there is none.
+    """
+    valid = place > 0
+    near = (place[..., None] + torch.arange(-1, 2)).clamp(0, place.shape[1] - 1)
+    total = attentions[0].new_zeros(())
+    for layer in layers:
+        mass = attentions[layer][:, 0].gather(-1, near).sum(-1)
+        total = total - mass[valid].clamp_min(1e-6).log().mean()
+    return total / len(layers)
+
+
+def guidance_weight(step: int, steps: int) -> float:
+    """The weight of the guided term at a step, if it is there for `steps` of them."""
+    return max(0.05, 0.5 * (1 - step / steps))
+
+
 class ARTask:
     """Batches of joined utterances of one voice, and the loss of a step.
 
@@ -146,23 +166,10 @@ class ARTask:
         """The padded batch of a step: rows of equally many utterances and of like length."""
         count = 1 + chance(self.longest)
         drawn = like_lengths(lambda: self.draw(count), lambda r: len(r["input_ids"]), self.budget)
-        batch = self.adapter.pad(drawn)
-        width = batch["labels"].shape[1]
-        batch["phoneme"] = torch.stack(
-            [F.pad(r["phoneme"], (0, width - len(r["phoneme"])), value=-1) for r in drawn]
-        )
-        return batch
-
-    def guidance(self, attentions: tuple[Tensor, ...], phoneme: Tensor) -> Tensor:
-        """-log of the mass that head 0 of the guided layers puts on the sounding phoneme +- 1."""
-        valid = phoneme > 0
-        near = phoneme[..., None] + torch.arange(-1, 2)
-        near = near.clamp(0, phoneme.shape[1] - 1)
-        total = attentions[0].new_zeros(())
-        for layer in self.guided:
-            mass = attentions[layer][:, 0].gather(-1, near).sum(-1)
-            total = total - mass[valid].clamp_min(1e-6).log().mean()
-        return total / len(self.guided)
+        phoneme = [row.pop("phoneme") for row in drawn]
+        return self.adapter.pad(drawn) | {
+            "phoneme": pad_sequence(phoneme, batch_first=True, padding_value=-1)
+        }
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
@@ -181,9 +188,9 @@ class ARTask:
         )
         parts = {"ce": loss.item()}
         if guided:
-            guidance = self.guidance(out.attentions, batch["phoneme"])
-            parts["guidance"] = guidance.item()
-            loss = loss + max(0.05, 0.5 * (1 - step / self.guidance_steps)) * guidance
+            term = guidance(out.attentions, self.guided, batch["phoneme"])
+            parts["guidance"] = term.item()
+            loss = loss + guidance_weight(step, self.guidance_steps) * term
         return loss, parts
 
     @torch.inference_mode()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+OUTSIDE = ("embed", "head", "llm_decoder")  # tables of the vocabulary, by their names
 POLYNOMIALS = (
     (4.0848, -6.8946, 2.9270),
     (3.9505, -6.3029, 2.6377),
@@ -68,7 +69,7 @@ def optimizers(
     matrices = [
         p
         for name, p in model.named_parameters()
-        if kind == "muon" and p.ndim == 2 and "embed" not in name and "head" not in name
+        if kind == "muon" and p.ndim == 2 and not any(part in name for part in OUTSIDE)
     ]
     ids = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in ids]
