@@ -14,7 +14,9 @@ from intp.mining import (
     perturbed_pairs,
     shuffled_preferences,
 )
+from intp.params import load_params
 from report.statistics import paired, stratified_mean
+from report.tables import difference_cells
 
 
 def judged(errors: dict[str, list[float]], model: str = "") -> pd.DataFrame:
@@ -220,3 +222,14 @@ def test_unequal_items_and_missing_values_are_errors():
         stratified_mean(frame.assign(error=np.nan), "error", **RULE)
     with pytest.raises(ValueError, match="no items"):
         stratified_mean(frame.head(0), "error", **RULE)
+
+
+def test_a_loop_of_the_recogniser_counts_as_one_wrong_answer_in_the_clamped_error():
+    params = load_params("smoke")
+    before = scores({("regular", "en"): [400.0, 0.0]}).assign(sim=0.5)
+    after = before.assign(error=[100.0, 50.0])
+    found = {c["column"]: c["value"] for c in difference_cells("row", before, after, params)}
+    assert (
+        found["regular error difference"] == -125
+        and found["regular clamped error difference"] == 25
+    )

@@ -26,6 +26,7 @@ TYPES = {
 MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
     "WER": ("wer", "%"),
     "error": ("error", "%"),
+    "clamped error": ("clamped", "%"),
     "corpus WER": (("wer_edits", "wer_length"), "%"),
     "corpus error": (("error_edits", "error_length"), "%"),
     "SIM": ("sim", "cosine"),
@@ -64,7 +65,7 @@ def measure_cells(
     row: str, part: str, rows: pd.DataFrame, params: Params, quality: str
 ) -> list[dict]:
     """One cell a measure that `rows` have, each named after its part of the table."""
-    cells = []
+    cells, rows = [], with_clamped(rows, params)
     for label, (column, unit) in MEASURES.items():
         if isinstance(column, str) and column not in rows:
             continue
@@ -72,6 +73,12 @@ def measure_cells(
         label = quality if label == "Distill-MOS" else label
         cells.append(cell(row, f"{part} {label}", estimate, unit))
     return cells
+
+
+def with_clamped(scores: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """The scores with the error `clamped` as in mining: where the recogniser falls into a loop, one
+    answer counts for as much as four that are all wrong, and decides an average."""
+    return scores.assign(clamped=scores["error"].clip(upper=params.mining.clamp))
 
 
 def estimated(rows: pd.DataFrame, column: str | tuple[str, str], params: Params) -> Estimate:
@@ -87,7 +94,12 @@ def difference_cells(
 ) -> list[dict]:
     """after - before in error and SIM, paired by item, for each set and overall."""
     cells = []
-    for column, label, unit in (("error", "error", "points"), ("sim", "SIM", "cosine")):
+    before, after = with_clamped(before, params), with_clamped(after, params)
+    for column, label, unit in (
+        ("error", "error", "points"),
+        ("clamped", "clamped error", "points"),
+        ("sim", "SIM", "cosine"),
+    ):
         change = paired(before, after, column)
         parts = [("avg" if set(SETS) <= set(change["set"]) else "all", change)]
         parts += list(change.groupby("set", sort=False))
