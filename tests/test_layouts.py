@@ -275,6 +275,7 @@ def test_score_is_the_sum_over_target_and_end_in_either_layout(tiny: ARAdapter, 
 def as_params(checkpoint: Path, published: dict[str, object], sizes: dict[str, object]) -> Params:
     """Parameters whose model `tiny` is a published checkpoint."""
     model = Model(
+        label="Tiny",
         adapter="intp.adapters.ar:ARAdapter",
         checkpoint=str(checkpoint),
         config=sizes,

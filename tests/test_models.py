@@ -18,6 +18,7 @@ from intp.params import Model, Params, load_params
 
 def with_model(kind: str, checkpoint: Path, config: dict, published: dict | None) -> Params:
     model = Model(
+        label="Tiny",
         adapter=f"intp.adapters.{kind}", checkpoint=str(checkpoint), config=config,
         published=published,
     )  # fmt: skip
