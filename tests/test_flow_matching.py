@@ -16,7 +16,7 @@ from intp.corpus import Utterance
 from intp.losses import flow_matching_error, preference_loss
 from networks import f5
 from networks.dit import DiT
-from zoo.alignment import aligned, mean_durations, pauses, sounding_at
+from zoo.alignment import aligned, mean_durations, pauses, sounding_at, sounds
 from zoo.ars import Segment
 
 TINY = {
@@ -363,7 +363,8 @@ def test_a_pause_belongs_to_the_mark_between_the_phonemes_around_it():
 def test_mean_durations_count_frames_for_each_time_a_symbol_is_said():
     row = Utterance("u", "en", "", "aba", {"v": 1.0}, 1.0, "", 0, 0.1, "")
     versions = {"u": [Segment(torch.zeros(3), torch.tensor([0, 1, 2]))]}
-    assert mean_durations(["a", "b", "c"], [row], versions, {"u": torch.zeros(6, 100)}) == [2, 2, 0]
+    heard = sounds([row], versions, {"u": torch.zeros(6, 100)})
+    assert mean_durations(["a", "b", "c"], [row], heard) == [2, 2, 0]
 
 
 def test_a_phoneme_lies_where_its_tokens_are_and_a_silent_one_between_its_neighbours():

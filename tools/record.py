@@ -6,7 +6,6 @@ killed loses nothing; shards are put together at the end from what is there.
 
 import hashlib
 import json
-import logging
 import multiprocessing
 import subprocess
 import sys
@@ -75,7 +74,6 @@ def _session():
     import torch
 
     torch.set_num_threads(1)
-    logging.getLogger("intp.audio").setLevel(logging.ERROR)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     path = str(KOKORO / "model.onnx")
@@ -109,7 +107,7 @@ def speak(utterance: Utterance) -> np.ndarray:
 
 def finish(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
     """Samples [N] at 16 kHz as the corpus has them: resampled, trimmed, peak normalised."""
-    samples = resample(check_audio(samples, name), rate, SAMPLE_RATE, name)
+    samples = resample(check_audio(samples, name), rate, SAMPLE_RATE)
     loud = np.flatnonzero(np.abs(samples) > SILENCE * np.abs(samples).max())
     if not loud.size:
         raise RuntimeError(f"{name}: the voice said nothing")

@@ -9,11 +9,9 @@ aligned model orders them rightly (`held_out`) says in seconds what the error sa
 """
 
 import argparse
-import itertools
 import random
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from intp.align import align, load_pairs, recipe
 from intp.evaluate import evaluate
@@ -25,6 +23,7 @@ from intp.prompts import held_out_prompts, read_prompts
 from intp.trainer import Scores, reference_scores
 from report.statistics import paired
 from report.tables import SETS, estimated
+from tools.grid import combinations
 
 OUT = ROOT / "results" / "development" / "dpo.csv"
 
@@ -48,9 +47,6 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=0, help="pairs kept out of training")
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
-    read = YAML(typ="safe").load
-    names = [entry.partition("=")[0] for entry in options.grid]
-    values = [[read(v) for v in entry.partition("=")[2].split(",")] for entry in options.grid]
     params = load_params()
     folder = runs(params.scale)
     frame = held_out_prompts("development", options.items, options.sets)
@@ -60,8 +56,7 @@ def main() -> None:
         base = evaluate(load_adapter(options.model, params), frame, sampling, params, "base")
         print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
     rows = []
-    for combination in itertools.product(*values):
-        overrides = dict(zip(names, combination, strict=True))
+    for overrides in combinations(options.grid):
         params = load_params(overrides=overrides)
         adapter = load_adapter(options.model, params)
         table = pd.read_parquet(folder / "pairs.parquet")
@@ -73,7 +68,8 @@ def main() -> None:
         # By prompt: a pair of a prompt that was trained on has been seen.
         asked = sorted({pair.chosen.prompt.id for pair in pairs})
         random.Random(0).shuffle(asked)
-        order = sorted(pairs, key=lambda pair: asked.index(pair.chosen.prompt.id))
+        place = {name: i for i, name in enumerate(asked)}
+        order = sorted(pairs, key=lambda pair: place[pair.chosen.prompt.id])
         held = order[: options.held_out]
         kept_out = {pair.chosen.prompt.id for pair in held}
         pairs = [pair for pair in pairs if pair.chosen.prompt.id not in kept_out]

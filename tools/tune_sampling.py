@@ -6,11 +6,9 @@ in disguise. Appends to results/development/<model>_sampling.csv.
 """
 
 import argparse
-import itertools
 import time
 
 import pandas as pd
-from ruamel.yaml import YAML
 
 from intp.audio import SAMPLE_RATE
 from intp.evaluate import judge, speak
@@ -19,6 +17,7 @@ from intp.params import load_params
 from intp.paths import ROOT
 from intp.prompts import held_out_prompts
 from report.tables import estimated
+from tools.grid import combinations
 
 
 def main() -> None:
@@ -29,18 +28,15 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["regular"])
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
-    read = YAML(typ="safe").load
-    names = [entry.partition("=")[0] for entry in options.grid]
-    values = [[read(v) for v in entry.partition("=")[2].split(",")] for entry in options.grid]
+    grid = list(combinations(options.grid))
     params = load_params()
     adapter = load_adapter(options.model, params)
     prompts = held_out_prompts("development", options.items, options.sets)
     base = params.sampling[options.model].evaluation
-    if unknown := sorted(set(names) - base.keys()):
+    if unknown := sorted(grid[0].keys() - base.keys()):
         parser.error(f"sampling.{options.model}.evaluation has no {unknown}, but {sorted(base)}")
     rows = []
-    for combination in itertools.product(*values):
-        chosen = dict(zip(names, combination, strict=True))
+    for chosen in grid:
         begun = time.monotonic()
         audio = speak(adapter, prompts, base | chosen, params.seed)
         took = time.monotonic() - begun

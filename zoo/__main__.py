@@ -14,14 +14,15 @@ import pandas as pd
 import torch
 
 from intp.adapters.ar import ARAdapter, ARConfig
+from intp.adapters.base import Adapter
 from intp.adapters.flow_matching import FlowMatchingAdapter, FlowMatchingConfig
 from intp.adapters.masked import MaskedAdapter, MaskedConfig
 from intp.corpus import Utterance, mel_cache, read_manifest
 from intp.models import load_tokenizer
-from intp.params import Params, load_params
+from intp.params import Params, Pretraining, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
-from zoo.alignment import mean_durations
+from zoo.alignment import mean_durations, sounds
 from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
@@ -35,6 +36,8 @@ LANGUAGES = ("en", "zh")
 CORPORA = ("corpus-wordnet", "corpus")  # the held-out utterances come last; tokenizer: corpus
 LONGEST = 5  # utterances joined in a training row
 UNREAD = 600  # lines of text held out, of all kinds
+
+Task = ARTask | FlowTask | MaskedTask | SpeechTask
 
 
 def schedule(params: Params, name: str) -> Schedule:
@@ -68,6 +71,22 @@ def tokenised(tokenizer: SpeechTokenizer) -> tuple[list[Utterance], dict[str, li
         rows += here
         versions |= cached_segments(tokenizer, here, mels, WORK / "pretrain" / f"{name}.pt")
     return rows, versions
+
+
+def guided_steps(spec: Pretraining) -> int:
+    """For how many steps a model is told where text and speech meet."""
+    return int(spec.steps * spec.weights["guided_share"])
+
+
+def finish(
+    adapter: Adapter, task: Task, params: Params, work: Path, name: str, *held: object
+) -> None:
+    """Pretrain an adapter's model on `task` to its end, measured on `held`, and save it."""
+    pretrain(
+        adapter.model, task, schedule(params, name), work, name,
+        lambda: {f"held_out_{lang}": task.held_out(*held, lang) for lang in LANGUAGES},
+    )  # fmt: skip
+    adapter.save(work / f"{name}.safetensors")
 
 
 def train_tokenizer(params: Params, work: Path) -> None:
@@ -109,13 +128,8 @@ def train_ars(params: Params, work: Path) -> None:
     adapter = ARAdapter(config, load_tokenizer())
     adapter.model.set_attn_implementation("eager")  # the guided loss reads attention weights
     held = [row for row in held if versions[row.id]]
-    guided = int(spec.steps * spec.weights["guided_share"])
-    task = ARTask(adapter, training, versions, spec.budget, LONGEST, guided)
-    pretrain(
-        adapter.model, task, schedule(params, "ars-mini"), work, "ars-mini",
-        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
-    )  # fmt: skip
-    adapter.save(work / "ars-mini.safetensors")
+    task = ARTask(adapter, training, versions, spec.budget, LONGEST, guided_steps(spec))
+    finish(adapter, task, params, work, "ars-mini", held, versions)
 
 
 def train_flow(params: Params, work: Path) -> None:
@@ -125,23 +139,19 @@ def train_flow(params: Params, work: Path) -> None:
     _, versions = tokenised(load_tokenizer())
     training, held, symbols = parts(rows)
     frames = torch.cat([mels[row.id].float() for row in training])
+    heard = sounds(training, versions, mels)
     torch.manual_seed(params.seed)
     config = FlowMatchingConfig(
         phonemes=symbols,
         mel_mean=round(frames.mean().item(), 4),
         mel_std=round(frames.std().item(), 4),
         text_positions="durations",
-        durations=mean_durations(symbols, training, versions, mels),
+        durations=mean_durations(symbols, training, heard),
         model=params.models["f5"].config,
     )
     adapter = FlowMatchingAdapter(config)
-    guided = int(spec.steps * spec.weights["guided_share"])
-    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, versions, guided)
-    pretrain(
-        adapter.model, task, schedule(params, "f5-mini"), work, "f5-mini",
-        lambda: {f"held_out_{lang}": task.held_out(held, lang) for lang in LANGUAGES},
-    )  # fmt: skip
-    adapter.save(work / "f5-mini.safetensors")
+    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, heard, guided_steps(spec))
+    finish(adapter, task, params, work, "f5-mini", held)
 
 
 def train_masked(params: Params, work: Path) -> None:
@@ -152,19 +162,14 @@ def train_masked(params: Params, work: Path) -> None:
     config = MaskedConfig(
         phonemes=symbols,
         text_positions="durations",
-        durations=mean_durations(symbols, training, versions, mels),
+        durations=mean_durations(symbols, training, sounds(training, versions, mels)),
         model=params.models["maskgct"].config,
     )
     torch.manual_seed(params.seed)
     adapter = MaskedAdapter(config, load_tokenizer())
     held = [row for row in held if versions[row.id]]
-    guided = int(spec.steps * spec.weights["guided_share"])
-    task = MaskedTask(adapter, training, versions, spec.budget, LONGEST, guided)
-    pretrain(
-        adapter.model, task, schedule(params, "maskgct-mini"), work, "maskgct-mini",
-        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
-    )  # fmt: skip
-    adapter.save(work / "maskgct-mini.safetensors")
+    task = MaskedTask(adapter, training, versions, spec.budget, LONGEST, guided_steps(spec))
+    finish(adapter, task, params, work, "maskgct-mini", held, versions)
 
 
 def train_reader(params: Params, work: Path, model: str) -> None:
@@ -176,7 +181,7 @@ def train_reader(params: Params, work: Path, model: str) -> None:
     torch.manual_seed(params.seed)
     adapter = new_adapter(model, TOKENIZER, params.models[model].config, load_tokenizer())
     shares = [part.weights["sounds"] for part in (first, spec)]
-    guided = [int(part.steps * part.weights["guided_share"]) for part in (first, spec)]
+    guided = [guided_steps(part) for part in (first, spec)]
     text = TextTask(adapter, lines, first.budget, shares[0], guided[0])
     pretrain(
         adapter.model, text, schedule(params, f"{name}-text"), work / "text", f"{name}-text",
@@ -186,11 +191,7 @@ def train_reader(params: Params, work: Path, model: str) -> None:
     training, held, _ = parts(rows)
     held = [row for row in held if versions[row.id]]
     task = SpeechTask(text, training, versions, spec.budget, LONGEST, shares[1], guided[1])
-    pretrain(
-        adapter.model, task, schedule(params, name), work, name,
-        lambda: {f"held_out_{lang}": task.held_out(held, versions, lang) for lang in LANGUAGES},
-    )  # fmt: skip
-    adapter.save(work / f"{name}.safetensors")
+    finish(adapter, task, params, work, name, held, versions)
 
 
 STAGES: dict[str, Callable[[Params, Path], None]] = {

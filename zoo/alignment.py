@@ -44,22 +44,26 @@ def aligned(versions: list[Segment], mel: Tensor, phonemes: str) -> Tensor | Non
     return index
 
 
+def sounds(
+    rows: list[Utterance], versions: dict[str, list[Segment]], mels: dict[str, Tensor]
+) -> dict[str, Tensor | None]:
+    """`aligned` of every utterance, once for all that asks for it."""
+    return {row.id: aligned(versions[row.id], mels[row.id], row.phonemes) for row in rows}
+
+
 def mean_durations(
-    symbols: list[str],
-    rows: list[Utterance],
-    versions: dict[str, list[Segment]],
-    mels: dict[str, Tensor],
+    symbols: list[str], rows: list[Utterance], heard: dict[str, Tensor | None]
 ) -> list[float]:
     """Frames that each symbol lasts on average; 0 for those that are not heard, as stress."""
     index = {symbol: i for i, symbol in enumerate(symbols)}
-    heard, said = torch.zeros(len(symbols)), torch.zeros(len(symbols))
+    lasted, said = torch.zeros(len(symbols)), torch.zeros(len(symbols))
     for row in rows:
         ids = torch.tensor([index[symbol] for symbol in row.phonemes])
-        frames = aligned(versions[row.id], mels[row.id], row.phonemes)
+        frames = heard[row.id]
         if frames is not None:
-            heard += ids[frames].bincount(minlength=len(symbols))
+            lasted += ids[frames].bincount(minlength=len(symbols))
             said += ids.bincount(minlength=len(symbols))
-    return [round(x, 3) for x in (heard / said.clamp_min(1)).tolist()]
+    return [round(x, 3) for x in (lasted / said.clamp_min(1)).tolist()]
 
 
 def sounding_at(phoneme: Tensor, symbols: int) -> Tensor:

@@ -15,7 +15,7 @@ from intp.adapters.ar import ARAdapter
 from intp.corpus import Utterance
 from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import SpeechTokenizer
-from zoo.rows import Speakers, chance, like_lengths
+from zoo.rows import Speakers, chance, corrupt, joined, like_lengths, near_one
 from zoo.tokenizer import ctc_labels, pad_even
 
 VERSIONS = ((1.0, 0), (1.0, 1), (0.9, 0), (1.1, 1))  # stretch in time, shift in frames
@@ -79,6 +79,13 @@ def segments(
     return {name: [s for s in found if s is not None] for name, found in made.items()}
 
 
+def in_version(
+    versions: dict[str, list[Segment]], rows: list[Utterance], pick: int
+) -> list[Segment]:
+    """Each row's version number `pick`, counted round those that it has."""
+    return [versions[row.id][pick % len(versions[row.id])] for row in rows]
+
+
 def cached_segments(
     tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor], cache: Path
 ) -> dict[str, list[Segment]]:
@@ -138,15 +145,12 @@ class ARTask:
     def draw(self, count: int) -> dict[str, Tensor]:
         """One row of `count` utterances: ids, positions, labels, and each label's phoneme."""
         rows = self.speakers.pick(count)
-        pick = chance(len(VERSIONS))
-        picks = [self.versions[r.id][pick % len(self.versions[r.id])] for r in rows]
+        picks = in_version(self.versions, rows, chance(len(VERSIONS)))
         separator = self.adapter.config.separator
         text = separator.join(r.phonemes for r in rows)
-        starts = torch.tensor([0] + [len(r.phonemes) + len(separator) for r in rows[:-1]]).cumsum(0)
         tokens = torch.cat([p.tokens for p in picks])
-        phoneme = torch.cat([p.phoneme + s for p, s in zip(picks, starts, strict=True)])
-        spread = 0.07 if count > 1 else 0.2
-        noise = 1 + spread * (2 * float(torch.rand(())) - 1)
+        phoneme = joined([p.phoneme for p in picks], rows, len(separator))
+        noise = near_one(0.07 if count > 1 else 0.2)
         rate = noise * len(picks[0].tokens) / len(rows[0].phonemes)
         ids = self.adapter.ids
         prefix = [ids["bos_phone"], *self.adapter.phones(text), ids["eos_phone"], ids["bos_target"]]
@@ -154,13 +158,6 @@ class ARTask:
         row = self.adapter.sequence(torch.tensor(prefix), positions, tokens)
         where = torch.cat([torch.full((len(prefix) - 1,), -1), phoneme + 1, torch.tensor([-1])])
         return row | {"phoneme": where}
-
-    def corrupt(self, batch: dict[str, Tensor]) -> Tensor:
-        """Input ids with up to 30 % of the speech tokens of each row replaced at random."""
-        ids = batch["input_ids"]
-        share = 0.3 * torch.rand(len(ids), 1)
-        replace = (ids < self.adapter.config.tokens) & (torch.rand(ids.shape) < share)
-        return torch.where(replace, torch.randint(self.adapter.config.tokens, ids.shape), ids)
 
     def make_batch(self, step: int) -> dict[str, Tensor]:
         """The padded batch of a step: rows of equally many utterances and of like length."""
@@ -174,7 +171,8 @@ class ARTask:
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
         model, batch = self.adapter.model, self.make_batch(step)
-        embedded = F.dropout(model.get_input_embeddings()(self.corrupt(batch)), 0.1)
+        noisy = corrupt(batch["input_ids"], 0, self.adapter.config.tokens)
+        embedded = F.dropout(model.get_input_embeddings()(noisy), 0.1)
         guided = step < self.guidance_steps
         out = model(
             inputs_embeds=embedded,

@@ -6,9 +6,7 @@ from torch import Tensor
 from intp.adapters.flow_matching import FlowMatchingAdapter
 from intp.corpus import Utterance
 from intp.losses import flow_matching_error
-from zoo.alignment import aligned
-from zoo.ars import Segment
-from zoo.rows import Speakers, as_prompt, chance, like_lengths, random_draw
+from zoo.rows import Speakers, as_prompt, chance, joined, like_lengths, random_draw
 
 DROP_AUDIO, DROP_ALL = 0.3, 0.2  # F5-TTS's shares of steps without reference, and without text too
 
@@ -17,7 +15,7 @@ class FlowTask:
     """Batches of joined utterances of one voice, the first of them the reference speech.
 
     Where text and speech meet is what costs. Until step `guided`, fewer and fewer rows are told: each
-    frame hears the phoneme that it sounds, not the one that is due at its time.
+    frame hears the phoneme that it sounds (`sounds`, by utterance), not the one due at its time.
     """
 
     def __init__(
@@ -27,12 +25,12 @@ class FlowTask:
         mels: dict[str, Tensor],
         budget: int,
         longest: int,
-        versions: dict[str, list[Segment]],
+        sounds: dict[str, Tensor | None],
         guided: int,
     ):
         self.adapter, self.budget, self.longest = adapter, budget, longest
         self.mels, self.speakers = mels, Speakers(rows)
-        self.versions, self.guided = versions, guided
+        self.sounds, self.guided = sounds, guided
 
     def mel(self, rows: list[Utterance]) -> Tensor:
         """Normalised log-mel [T, 100] of utterances in a row."""
@@ -47,10 +45,9 @@ class FlowTask:
         reference, target = self.mel(rows[:1]), self.mel(rows[1:])
         prompt = as_prompt(rows[:1], rows[1:])
         row = self.adapter.noised(prompt, reference, target, random_draw())
-        sounds = [aligned(self.versions[r.id], self.mels[r.id], r.phonemes) for r in rows]
-        if float(torch.rand(())) < told and all(s is not None for s in sounds):
-            starts = torch.tensor([0] + [len(r.phonemes) + 1 for r in rows[:-1]]).cumsum(0)
-            row["text_frames"] = torch.cat([s + n for s, n in zip(sounds, starts, strict=True)])
+        found = [self.sounds[r.id] for r in rows]
+        if float(torch.rand(())) < told and all(s is not None for s in found):
+            row["text_frames"] = joined(found, rows)
         return row
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:

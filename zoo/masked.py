@@ -7,8 +7,8 @@ from intp.adapters.masked import MaskedAdapter
 from intp.corpus import Utterance
 from intp.losses import masked_logps
 from zoo.alignment import sounding_at
-from zoo.ars import Segment
-from zoo.rows import Speakers, as_prompt, chance, like_lengths, random_draw
+from zoo.ars import Segment, in_version
+from zoo.rows import Speakers, as_prompt, chance, joined, like_lengths, random_draw
 
 DROP_TEXT = 0.1
 
@@ -37,14 +37,12 @@ class MaskedTask:
     def row(self, rows: list[Utterance], pick: int, told: float = 0.0) -> dict[str, Tensor]:
         """The first utterance as reference speech, the rest as target, all in one version; with the
         chance `told`, phonemes lie where they sound."""
-        found = [self.versions[r.id] for r in rows]
-        parts = [versions[pick % len(versions)] for versions in found]
+        parts = in_version(self.versions, rows, pick)
         target = torch.cat([part.tokens for part in parts[1:]])
         row = self.adapter.sequence(as_prompt(rows[:1], rows[1:]), parts[0].tokens, target)
         if float(torch.rand(())) < told:
-            starts = torch.tensor([0] + [len(r.phonemes) + 1 for r in rows[:-1]]).cumsum(0)
-            phoneme = [part.phoneme + n for part, n in zip(parts, starts, strict=True)]
-            row["phone_positions"] = sounding_at(torch.cat(phoneme), len(row["phone_ids"]))
+            phoneme = joined([part.phoneme for part in parts], rows)
+            row["phone_positions"] = sounding_at(phoneme, len(row["phone_ids"]))
         return row | self.adapter.masking(len(target), random_draw())
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:

@@ -1,9 +1,10 @@
 """What every token and mel model is pretrained on: utterances of one voice, joined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from intp.adapters.base import Draw, Prompt
 from intp.corpus import Utterance
@@ -15,6 +16,24 @@ Row = TypeVar("Row")
 def chance(most: int) -> int:
     """A number below `most`, from torch's seeded stream."""
     return int(torch.randint(most, ()))
+
+
+def near_one(most: float) -> float:
+    """A factor within `most` of one."""
+    return 1 + most * (2 * float(torch.rand(())) - 1)
+
+
+def corrupt(ids: Tensor, low: int, high: int) -> Tensor:
+    """Ids [B, T] with up to 30 % of those in [low, high) of each row replaced by others there."""
+    share = 0.3 * torch.rand(len(ids), 1)
+    replace = (ids >= low) & (ids < high) & (torch.rand(ids.shape) < share)
+    return torch.where(replace, torch.randint(low, max(high, low + 1), ids.shape), ids)
+
+
+def joined(indices: Sequence[Tensor], rows: Sequence[Utterance], gap: int = 1) -> Tensor:
+    """Indices into each row's phonemes as indices into the phonemes of all, `gap` symbols apart."""
+    starts = torch.tensor([0] + [len(row.phonemes) + gap for row in rows[:-1]]).cumsum(0)
+    return torch.cat([i + start for i, start in zip(indices, starts, strict=True)])
 
 
 def random_draw() -> Draw:

@@ -27,10 +27,10 @@ from intp.paths import ROOT
 from networks.ar_upstream import text_tokenizer
 from networks.cosyvoice2 import Qwen2LM
 from networks.tokenizer import SpeechTokenizer
-from zoo.ars import VERSIONS, Segment, guidance, guidance_weight
+from zoo.ars import VERSIONS, Segment, guidance, guidance_weight, in_version
 from zoo.pieces import END, PAD, SOUNDS, spelled
 from zoo.reading import places
-from zoo.rows import Speakers, chance, like_lengths
+from zoo.rows import Speakers, chance, corrupt, like_lengths, near_one
 from zoo.texts import Line
 
 KINDS = ("word", "sentence")
@@ -169,13 +169,6 @@ class Reader:
         return round(total / count, 4)
 
 
-def corrupt(ids: Tensor, low: int, high: int) -> Tensor:
-    """Ids [B, T] with up to 30 % of those in [low, high) of each row replaced by others there."""
-    share = 0.3 * torch.rand(len(ids), 1)
-    replace = (ids >= low) & (ids < high) & (torch.rand(ids.shape) < share)
-    return torch.where(replace, torch.randint(low, max(high, low + 1), ids.shape), ids)
-
-
 class TextTask(Reader):
     """Running text and pronunciation lines, both languages alike; `share` of a step are the latter."""
 
@@ -235,7 +228,7 @@ class TextTask(Reader):
 
     def draw_sounds(self) -> Row:
         """A row of words or of sentences."""
-        return self.sound_row(self.pick(KINDS), spread(0.2))
+        return self.sound_row(self.pick(KINDS), near_one(0.2))
 
     def sound_loss(self, budget: int, guide: bool) -> tuple[Tensor, Tensor | None]:
         """Nats a phoneme of a batch worth `budget`, and its guided term if wanted."""
@@ -274,11 +267,6 @@ class TextTask(Reader):
         }
         text = [self.text_row([line]) for line in kinds["sentence"]]
         return found | {f"held_out_text_{lang}": self.measure(text, self.lm.write)}
-
-
-def spread(most: float) -> float:
-    """A factor within `most` of one."""
-    return 1 + most * (2 * float(torch.rand(())) - 1)
 
 
 class SpeechTask(Reader):
@@ -322,9 +310,9 @@ class SpeechTask(Reader):
 
     def draw(self, count: int) -> Row:
         """A row of `count` utterances, all in one version."""
-        rows, pick = self.speakers.pick(count), chance(len(VERSIONS))
-        segments = [self.versions[r.id][pick % len(self.versions[r.id])] for r in rows]
-        return self.row(rows, segments, spread(0.07 if count > 1 else 0.2))
+        rows = self.speakers.pick(count)
+        segments = in_version(self.versions, rows, chance(len(VERSIONS)))
+        return self.row(rows, segments, near_one(0.07 if count > 1 else 0.2))
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts: nats a speech token, nats a phoneme."""

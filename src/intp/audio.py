@@ -53,7 +53,9 @@ def load_audio(path: str | Path, rate: int = SAMPLE_RATE) -> np.ndarray:
         raise AudioError(f"{path}: truncated, the header promises more audio than there is")
     if samples.shape[1] > 1:
         log.warning("%s: %d channels averaged to mono", path, samples.shape[1])
-    return resample(check_audio(samples.mean(axis=1), str(path)), found, rate, str(path))
+    if found != rate:
+        log.warning("%s: resampled from %d to %d Hz", path, found, rate)
+    return resample(check_audio(samples.mean(axis=1), str(path)), found, rate)
 
 
 def truncated_wav(path: Path) -> bool:
@@ -66,11 +68,10 @@ def truncated_wav(path: Path) -> bool:
     return promised not in (0, 0xFFFFFFFF) and path.stat().st_size < promised + 8
 
 
-def resample(samples: np.ndarray, found: int, rate: int, name: str) -> np.ndarray:
+def resample(samples: np.ndarray, found: int, rate: int) -> np.ndarray:
     """Resample [N] from `found` to `rate` Hz with torchaudio's windowed sinc."""
     if found == rate:
         return samples
-    log.warning("%s: resampled from %d to %d Hz", name, found, rate)
     return torchaudio.functional.resample(torch.from_numpy(samples), found, rate).numpy()
 
 

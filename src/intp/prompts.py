@@ -14,6 +14,7 @@ from intp.params import Params
 from intp.paths import DATA, ROOT, WORK
 from texts.phonemes import phonemise
 from texts.targets import build_backend, target_texts, typed_texts
+from texts.transforms import Backend
 
 DIRECTIONS = {
     "en2en": ("en", "en"),
@@ -55,6 +56,15 @@ def pair_references(texts: pd.Series, candidates: list[Utterance], seed: int) ->
     return chosen
 
 
+def text_backend(params: Params) -> Backend:
+    """Who writes the text types, as `prompts` in the parameters say."""
+    asked = params.prompts
+    return build_backend(
+        asked.backend, params.seed, DATA / "sentences.jsonl", WORK / "texts",
+        asked.endpoint, asked.language_model,
+    )  # fmt: skip
+
+
 def mining_prompts(params: Params) -> pd.DataFrame:
     """Prompts for mining: each text type in four balanced directions, references of training voices.
 
@@ -69,10 +79,7 @@ def mining_prompts(params: Params) -> pd.DataFrame:
         for lang in ("en", "zh")
     }
     sentences = training_sentences(rows)
-    backend = build_backend(
-        limits.backend, params.seed, DATA / "sentences.jsonl", WORK / "texts",
-        limits.endpoint, limits.language_model,
-    )  # fmt: skip
+    backend = text_backend(params)
     readers = [named(name) for name in limits.readers]
     made = []
     for number, (kinds, (direction, (spoken, lang))) in enumerate(

@@ -1,6 +1,5 @@
 """A set on its way: prompts, answers and pairs, checked one by one, their audio into shards."""
 
-import logging
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,8 +18,6 @@ from texts.phonemes import HAN, LATIN, phonemise
 from texts.phonemes import LANGUAGES as PHONEMISED
 
 SLACK = 0.5  # seconds by which a row may misjudge its recording; more, and something is cut off
-
-logging.getLogger("intp.audio").setLevel(logging.ERROR)  # resampling is the rule here, not news
 
 
 @contextmanager
@@ -199,4 +196,4 @@ def _within(
         raise ValueError(
             f"{name}: lasts {seconds:.2f} s, allowed: {limits[0]:g} to {limits[1]:g} s"
         )
-    return resample(samples, rate, SAMPLE_RATE, name), seconds
+    return resample(samples, rate, SAMPLE_RATE), seconds

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from intp.evaluate import judge
+from intp.mining import answers
 from intp.params import Params
 
 BINS = (0.0, 6.0, 15.0, 30.0, 100.0)  # gaps in percentage points; the paper's threshold is 6
@@ -22,8 +23,7 @@ def rivals(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
     Columns: better, worse (ids), gap and its `bin`; `mining.noise_pairs` rows if there are enough.
     """
     rule = params.mining
-    plain = judged[judged["base"] == judged["prompt"]]
-    plain = plain.assign(clamped=plain[rule.measure].clip(upper=rule.clamp))
+    plain = answers(judged, rule.measure, rule.clamp)[judged["base"] == judged["prompt"]]
     kept = plain[["id", "model", "prompt", "clamped"]]
     both = kept.merge(kept, on=["model", "prompt"], suffixes=("", "_worse"))
     both = both[both["clamped"] < both["clamped_worse"]]
@@ -60,7 +60,7 @@ def judge_again(
     rows = judged.set_index("id").loc[names].reset_index()
     noisy = {name: disturbed(name, audio[name], params.seed) for name in names}
     again = judge(noisy, rows, params, progress, quality=False).set_index("id")
-    rate = again[params.mining.measure].clip(upper=params.mining.clamp)
+    rate = answers(again, params.mining.measure, params.mining.clamp)["clamped"]
     gap = rate.loc[pairs["worse"]].to_numpy() - rate.loc[pairs["better"]].to_numpy()
     return pairs.assign(gap_again=gap, flipped=gap < 0)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from intp.mining import answers
 from intp.params import Params
 from report.paper import paper_cells
 from report.statistics import Estimate, paired, stratified_mean
@@ -78,7 +79,7 @@ def measure_cells(
 def with_clamped(scores: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The scores with the error `clamped` as in mining: where the recogniser falls into a loop, one
     answer counts for as much as four that are all wrong, and decides an average."""
-    return scores.assign(clamped=scores["error"].clip(upper=params.mining.clamp))
+    return answers(scores, "error", params.mining.clamp)
 
 
 def estimated(rows: pd.DataFrame, column: str | tuple[str, str], params: Params) -> Estimate:

@@ -1,6 +1,7 @@
 """Target texts: joined from sentences of one topic to a length, then written in each type (A.1)."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -112,6 +113,7 @@ def _every_kind(
     return row
 
 
+@lru_cache
 def build_backend(
     backend: str, seed: int, sentences: Path, cache: Path, endpoint: str = "", model: str = ""
 ) -> Backend:
