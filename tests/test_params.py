@@ -148,7 +148,7 @@ def test_all_scales_have_the_same_knobs():
 
     # Scales differ in which models they have, and models in what they are told.
     free = re.compile(
-        r"\.pretraining|\.models\.\w+\.(config|published)|\.sampling\.\w+\.evaluation"
+        r"\.pretraining|\.listening|\.models\.\w+\.(config|published)|\.sampling\.\w+\.evaluation"
     )
     block = re.compile(r"^(\.models|\.sampling|\.dpo|\.runs)\.\w+")
     seen = [

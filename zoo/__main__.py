@@ -21,12 +21,15 @@ from intp.corpus import Utterance, mel_cache, read_manifest
 from intp.models import load_tokenizer
 from intp.params import Params, Pretraining, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
+from networks.recogniser import PhonemeRecogniser, RecogniserConfig
 from networks.tokenizer import SpeechTokenizer, TokenizerConfig
+from texts.phonemes import sounding
 from zoo.alignment import mean_durations, sounds
 from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
 from zoo.loop import Schedule, pretrain
 from zoo.masked import MaskedTask
+from zoo.recogniser import RecogniserTask
 from zoo.textlm import SpeechTask, TextTask, new_adapter
 from zoo.texts import TOKENIZER, collect
 from zoo.tokenizer import DecoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
@@ -194,6 +197,19 @@ def train_reader(params: Params, work: Path, model: str) -> None:
     finish(adapter, task, params, work, name, held, versions)
 
 
+def train_recogniser(params: Params, work: Path, lang: str) -> None:
+    """Pretrain the second ear of one language on its recordings alone."""
+    name = f"recogniser-{lang}"
+    rows, mels = corpus()
+    training, held, _ = parts([row for row in rows if row.lang == lang])
+    symbols = sorted({c for row in training + held for c in sounding(row.phonemes)})
+    torch.manual_seed(params.seed)
+    model = PhonemeRecogniser(RecogniserConfig(phonemes=symbols))
+    task = RecogniserTask(model, training, mels, params.pretraining[name].budget, params.seed)
+    pretrain(model, task, schedule(params, name), work, name, lambda: task.held_out(held))
+    model.save(work / f"{name}.safetensors")
+
+
 STAGES: dict[str, Callable[[Params, Path], None]] = {
     "tokenizer": train_tokenizer,
     "ars-mini": train_ars,
@@ -201,6 +217,7 @@ STAGES: dict[str, Callable[[Params, Path], None]] = {
     "maskgct-mini": train_masked,
     "ints-mini": partial(train_reader, model="ints"),
     "cosyvoice2-mini": partial(train_reader, model="cosyvoice2"),
+    "recogniser-zh": partial(train_recogniser, lang="zh"),
 }
 
 

@@ -102,16 +102,9 @@ def griffin_lim(mel: torch.Tensor, iterations: int = 32, seed: int = 0) -> np.nd
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wave = torchaudio.functional.griffinlim(
-            magnitude,
-            window=torch.hann_window(N_FFT),
-            n_fft=N_FFT,
-            hop_length=HOP,
-            win_length=N_FFT,
-            power=1.0,
-            n_iter=iterations,
-            momentum=0.99,
-            length=None,
+            magnitude, window=torch.hann_window(N_FFT), n_fft=N_FFT, hop_length=HOP,
+            win_length=N_FFT, power=1.0, n_iter=iterations, momentum=0.99, length=None,
             rand_init=True,
-        )
+        )  # fmt: skip
     peak = wave.abs().max().clamp_min(1.0)
     return (wave / peak).numpy()

@@ -158,6 +158,16 @@ class Statistics:
 
 
 @checked
+class Listening:
+    """Sizes of the listening test; the defaults are the paper's (3.4, A.4, F.3)."""
+
+    reading_pairs: Count = 300
+    preference_pairs: Count = 1000
+    listeners: Count = 20
+    ratings: Count = 3
+
+
+@checked
 class Pretraining:
     """One frozen stage; `budget` is a batch's size, `weights` the loss terms."""
 
@@ -186,6 +196,7 @@ class Params:
     variants: dict[str, Variant]
     runs: dict[str, list[Text]]
     statistics: Statistics
+    listening: Listening
     pretraining: dict[str, Pretraining]
 
     @model_validator(mode="after")

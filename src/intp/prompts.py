@@ -164,16 +164,12 @@ def load_prompts(frame: pd.DataFrame) -> list[Prompt]:
             raise ValueError(f"prompt {row.id}: {row.reference} is not in {row.reference_corpus}")
         prompts.append(
             Prompt(
-                id=row.id,
-                target_text=row.target_text,
-                target_phonemes=row.target_phonemes,
-                target_lang=row.target_lang,
-                prompt_text=row.prompt_text,
-                prompt_phonemes=row.prompt_phonemes,
-                prompt_lang=row.prompt_lang,
+                id=row.id, target_text=row.target_text, target_phonemes=row.target_phonemes,
+                target_lang=row.target_lang, prompt_text=row.prompt_text,
+                prompt_phonemes=row.prompt_phonemes, prompt_lang=row.prompt_lang,
                 reference_speech=audio[key],
             )
-        )
+        )  # fmt: skip
     return prompts
 
 

@@ -95,21 +95,14 @@ def _shard(
         for i, speech in zip(mine, answers, strict=True):
             name = f"{model}-{prompts[i].id}-{k}"
             audio.append((name, speech.samples))
-            made.append(
-                {
-                    "id": name,
-                    "prompt": prompts[i].id,
-                    "model": model,
-                    "sample": k,
-                    "sampling": sampling_label(samplings[k]),
-                    "seed": speech.seed,
-                    "shard": rows.with_suffix(".tar").name,
-                    "seconds": len(speech.samples) / SAMPLE_RATE,
-                    "stopped": speech.stopped,
-                    "target": speech.target.numpy().ravel(),
-                    "bands": speech.target.shape[1] if speech.target.ndim == 2 else 0,
-                }
-            )
+            made.append({
+                "id": name, "prompt": prompts[i].id, "model": model, "sample": k,
+                "sampling": sampling_label(samplings[k]), "seed": speech.seed,
+                "shard": rows.with_suffix(".tar").name,
+                "seconds": len(speech.samples) / SAMPLE_RATE, "stopped": speech.stopped,
+                "target": speech.target.numpy().ravel(),
+                "bands": speech.target.shape[1] if speech.target.ndim == 2 else 0,
+            })  # fmt: skip
     write_shard(rows.with_suffix(".tar"), iter(audio), SAMPLE_RATE, "flac")
     pd.DataFrame(made).to_parquet(rows.with_suffix(".partial"), index=False)
     rows.with_suffix(".partial").replace(rows)

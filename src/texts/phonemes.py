@@ -14,6 +14,7 @@ HAN = re.compile(r"[\u4e00-\u9fff]")
 LATIN = re.compile(r"[A-Za-z]")
 # An English stretch of mixed text keeps its inner blanks, so that espeak sees words in context.
 STRETCH = re.compile(r"[A-Za-z](?:[A-Za-z0-9' -]*[A-Za-z0-9'])?")
+SILENT = "ˈˌ→↗↓↘ ,.!?;:—…\"'()“”"
 ARTICLE = re.compile(r"\ba$", re.IGNORECASE)
 
 # espeak's en-us with ties to Kokoro's symbols, longest first: misaki's table for English, but for
@@ -95,6 +96,11 @@ def _mixed(text: str) -> str:
 
 def _rest(text: str) -> str:
     return _chinese(text) if any(c.isalnum() for c in text) else text.strip()
+
+
+def sounding(phonemes: str) -> str:
+    """Phonemes that a recogniser tells apart: without stress, tones, blanks and punctuation."""
+    return "".join(c for c in phonemes if c not in SILENT)
 
 
 @lru_cache
