@@ -1,0 +1,1 @@
+"""Listening tests: design, stimuli, widget, analysis, and a panel of simulated listeners."""
