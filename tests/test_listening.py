@@ -10,10 +10,24 @@ import pytest
 
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio, read_manifest
-from intp.params import Listening
+from intp.params import Listening, Params, load_params
 from intp.paths import DATA
+from listening.analysis import (
+    agreement_cells,
+    alpha,
+    before_after_cells,
+    counted,
+    crossed_mean,
+    decided,
+    exclusions,
+    joined,
+    preference_cells,
+    reading_cells,
+)
 from listening.design import BROKEN, RECORDING, DesignError, Plan, build_plan
-from listening.schema import QUESTIONS
+from listening.panel import Measured, before_after, measure, recordings_of, simulate
+from listening.schema import QUESTIONS, AnnotationError, check_answers, read_answers
+from listening.session import Session, SessionError, Sheet, correct, export, withdraw
 from listening.stimuli import StimulusError, broken, load_clips, matched
 
 SIZES = Listening(reading_pairs=10, preference_pairs=12, listeners=6, ratings=3)
@@ -79,7 +93,7 @@ def test_sides_and_strata_are_balanced_for_every_listener(plan: Plan):
         for question in ("naturalness", "similarity"):
             swapped = [p.swapped for p in mine if p.item.question == question]
             assert abs(2 * sum(swapped) - len(swapped)) <= 2
-        loads.append(pd.Series([p.item.stratum for p in mine]).value_counts())
+        loads.append(pd.Series([p.item.stratum + p.item.label for p in mine]).value_counts())
     spread = pd.DataFrame(loads).fillna(0)
     assert (spread.max() - spread.min()).max() <= 3
     sides = pd.DataFrame(
@@ -165,3 +179,252 @@ def test_clips_come_by_name_and_a_missing_one_is_named(asked: pd.DataFrame):
     assert np.array_equal(clips[BROKEN + name], broken(clips[RECORDING + name]))
     with pytest.raises(StimulusError, match="no audio for 1 clips: .*nobody"):
         load_clips(["nobody"], {}, [DATA / "corpus"])
+
+
+# Sessions
+
+
+def sheet(name: str = "fox-7") -> Sheet:
+    return Sheet(name, "en, zh", "no complaints", "headphones", consent=True)
+
+
+def answered(session: Session) -> str:
+    """Answer the current item as a listener who is right about every check."""
+    shown = session.current
+    expected = correct(shown)
+    reply = {"A": "A+2", "B": "B+2", "": QUESTIONS[shown.item.question].answers[0]}
+    value = reply.get(expected, expected)
+    session.answer(shown.position, value, [1] * len(shown.item.clips), 2.5)
+    return value
+
+
+def test_an_answer_is_on_disk_at_once_and_a_session_goes_on_where_it_stopped(
+    plan: Plan, tmp_path: Path
+):
+    first = Session(plan, sheet(), tmp_path, now=lambda: "2026-01-01T10:00:00+01:00")
+    given = [answered(first) for _ in range(5)]
+    kept = read_answers(first.path)
+    assert list(kept["answer"]) == given
+    assert list(kept["item"]) == [p.item.id for p in first.presentations[:5]]
+    with pytest.raises(SessionError, match="fox-7 is already listening in another window"):
+        Session(plan, sheet(), tmp_path)
+    first.close()
+    with first.path.open("a") as file:
+        file.write("half a li")  # the machine went down
+    again = Session(plan, sheet(), tmp_path)
+    assert again.done == 5 and again.presentations == first.presentations
+    answered(again)
+    assert len(read_answers(again.path)) == 6
+
+
+def test_what_cannot_be_an_answer_is_refused_and_nothing_is_written(plan: Plan, tmp_path: Path):
+    session = Session(plan, sheet(), tmp_path)
+    with pytest.raises(SessionError, match="listen to every clip"):
+        session.answer(0, "No Error", [0], 1.0)
+    with pytest.raises(SessionError, match="item 3 is not the one"):
+        session.answer(3, "No Error", [1], 1.0)
+    with pytest.raises(SessionError, match="'A\\+2' is no answer"):
+        session.answer(0, "A+2", [1], 1.0)
+    assert session.done == 0 and not session.path.exists()
+    session.close()
+
+
+def test_sheets_without_consent_or_with_a_name_in_them_are_refused():
+    with pytest.raises(SessionError, match="without consent"):
+        Sheet("fox-7", "en", "", "", consent=False)
+    with pytest.raises(SessionError, match="pseudonym"):
+        Sheet("Jane Doe", "en", "", "", consent=True)
+
+
+def test_places_are_given_once_and_a_listener_can_withdraw(plan: Plan, tmp_path: Path):
+    small = replace(plan, listeners=3)
+    sessions = [Session(small, sheet(f"fox-{k}"), tmp_path) for k in range(3)]
+    with pytest.raises(SessionError, match="all 3 places"):
+        Session(small, sheet("late"), tmp_path)
+    for session in sessions:
+        answered(session)
+        session.close()
+    table = export(small, tmp_path, tmp_path / "out" / "annotations.csv")
+    assert set(table["listener"]) == {"fox-0", "fox-1", "fox-2"}
+    assert withdraw(small, tmp_path, "fox-1") == 3
+    assert set(read_answers(tmp_path / small.id)["listener"]) == {"fox-0", "fox-2"}
+    assert Session(small, sheet("late"), tmp_path).presentations == small.session(1)
+
+
+# Schema
+
+
+@pytest.fixture(scope="module")
+def table(plan: Plan) -> pd.DataFrame:
+    return simulate(plan, measured(plan))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"answer": "maybe"}, "t.csv: row 1: field answer: expected one of No Error, Has Error"),
+        ({"kind": "robot"}, "row 1: field kind: expected one of human, simulated, found 'robot'"),
+        ({"position": "x"}, "row 1: field position: expected a number of at least 0"),
+        ({"seconds": -1}, "row 1: field seconds"),
+        ({"listener": ""}, "row 1: field listener: expected a name"),
+        ({"kind": "human", "time": "noon"}, "row 1: field time: expected an ISO time with its"),
+        ({"kind": "human", "time": "2026-01-01T10:00:00"}, "row 1: field time"),
+        ({"kind": "human", "time": "2026-01-01T10:00:00+01:00"}, "human and simulated .* mixed"),
+        ({"test": "other"}, "field test: answers to different tests"),
+    ],
+)
+def test_a_fault_in_a_table_is_named_with_file_row_and_field(
+    table: pd.DataFrame, change: dict, says: str
+):
+    bad = table.astype({"position": object, "seconds": object})
+    for field, value in change.items():
+        bad.loc[0, field] = value
+    with pytest.raises(AnnotationError, match=says):
+        check_answers(bad, "t.csv")
+
+
+def test_columns_and_double_answers_are_checked_and_parquet_reads_as_csv_does(
+    table: pd.DataFrame, tmp_path: Path
+):
+    with pytest.raises(AnnotationError, match=r"missing fields \['role'\], unknown fields \['x'\]"):
+        check_answers(table.rename(columns={"role": "x"}), "t.csv")
+    with pytest.raises(AnnotationError, match="field item: answered twice"):
+        check_answers(pd.concat([table, table.head(1)], ignore_index=True), "t.csv")
+    with pytest.raises(FileNotFoundError, match="no annotation table"):
+        read_answers(tmp_path)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    table.to_parquet(tmp_path / "t.parquet", index=False)
+    pd.testing.assert_frame_equal(
+        read_answers(tmp_path / "t.csv"), read_answers(tmp_path / "t.parquet"), check_dtype=False
+    )
+
+
+# Simulated panel and analysis
+
+
+def measured(plan: Plan, gap: float = 1.5) -> Measured:
+    """Instruments that find `first` better by `gap`, rejected clips misread, and every check right."""
+    frame = plan.frame()
+    even = frame["expected"].eq("Tie")
+    wrong = frame["expected"].eq("Has Error") | frame["id"].str.startswith("reading-rejected")
+    items = pd.DataFrame(
+        {"id": frame["id"], "second_error": np.where(wrong, 80.0, 5.0),
+         "first_rating": np.where(even, 3.0, np.where(frame["role"] == "main", 3.0 + gap, 4.5)),
+         "second_rating": 3.0}
+    )  # fmt: skip
+    return Measured(items, {"en": 10.0, "zh": 10.0})
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params("smoke")
+
+
+def test_a_panel_is_marked_simulated_and_hangs_on_the_seed(plan: Plan, table: pd.DataFrame):
+    assert set(table["kind"]) == {"simulated"}
+    pd.testing.assert_frame_equal(table, simulate(plan, measured(plan)))
+    other = replace(plan, seed=9)
+    assert list(simulate(other, measured(other))["answer"]) != list(table["answer"])
+
+
+def test_tables_say_what_the_panel_heard(plan: Plan, table: pd.DataFrame, params: Params):
+    rows = joined(table, plan)
+    assert "training" not in set(rows["role"])
+    labels = {"ars": "ARS", "f5": "F5-TTS"}
+    cells = pd.DataFrame(reading_cells(rows, labels, params)).set_index(["row", "column"])
+    assert cells.loc[("Positive Samples", "ARS"), "value"] > 90
+    assert cells.loc[("Negative Samples", "ARS"), "value"] < 10
+    assert 40 < cells.loc[("All", "ARS"), "value"] < 60
+    assert {"ARS", "ARS en", "ARS zh"} <= set(cells.loc["All"].index)
+    assert cells.loc[("listeners", "alpha"), "value"] > 0.8
+    assert (cells["low"] <= cells["value"]).all() and (cells["value"] <= cells["high"]).all()
+    agreement = pd.DataFrame(agreement_cells(rows, params)).set_index(["row", "column"])["value"]
+    whole = agreement["INTP winner"]
+    shares = whole[[f"Naturalness {name}" for name in ("Winner", "Tie", "Loser")]]
+    assert shares.sum() == pytest.approx(100) and whole["Naturalness Winner"] > 90
+    assert whole["N-CMOS"] > 1
+    sides = pd.DataFrame(preference_cells(rows, params)).set_index(["row", "column"])["value"]
+    a = sides["preference"][["A+1", "A+2"]].sum()
+    assert a == pytest.approx(50, abs=8), "the better side is A in half of the comparisons"
+    assert decided(rows, "naturalness", params).value > 90
+
+
+def test_a_panel_without_a_difference_agrees_with_nothing(plan: Plan, params: Params):
+    rows = joined(simulate(plan, measured(plan, gap=0.0)), plan)
+    found = decided(rows, "naturalness", params)
+    assert found.low < 50 < found.high
+    kept = rows[(rows["question"] == "naturalness") & (rows["role"] == "main")]
+    assert abs(alpha(kept, params).value) < 0.3
+
+
+def test_alpha_is_one_if_all_agree_and_has_no_value_if_nobody_differs(params: Params):
+    rows = pd.DataFrame({"item": ["a", "a", "b", "b"], "answer": "x", "score": [2, 2, -1, -1]})
+    assert alpha(rows, params).value == 1
+    assert alpha(rows.assign(score=1), params) is None
+    assert alpha(rows.drop_duplicates("item"), params) is None
+
+
+def test_intervals_cover_listeners_and_items(params: Params):
+    generator = np.random.default_rng(0)
+    people, things = np.divmod(np.arange(200), 20)
+    taste = generator.standard_normal(10)[people]
+    found = crossed_mean(taste, pd.Series(people), pd.Series(things), params)
+    assert found.high - found.low > 3 * 2 * 1.96 * taste.std() / np.sqrt(200) / 2
+    same = crossed_mean(np.ones(200), pd.Series(people), pd.Series(things), params)
+    assert (same.low, same.value, same.high) == (1, 1, 1) and same.n == 200
+    with pytest.raises(ValueError, match="no answers"):
+        crossed_mean(np.array([]), pd.Series([]), pd.Series([]), params)
+
+
+def test_listeners_that_fail_the_checks_do_not_count(plan: Plan, table: pd.DataFrame):
+    rows = joined(table, plan)
+    before = set(exclusions(rows)["listener"])
+    blind = rows["listener"].eq("simulated-002")
+    rows.loc[blind & rows["question"].eq("reading"), "answer"] = "No Error"
+    found = exclusions(rows).set_index("listener")["reason"]
+    assert set(found.index) == before | {"simulated-002"}
+    assert "1 of 3 traps missed" in found["simulated-002"]
+    assert "simulated-002" not in set(counted(rows, "naturalness")["listener"])
+
+
+def test_answers_to_another_test_are_refused(plan: Plan, table: pd.DataFrame):
+    with pytest.raises(AnnotationError, match="field test: expected"):
+        joined(table, replace(plan, seed=4))
+
+
+def test_instruments_hear_what_is_wrong(plan: Plan, asked: pd.DataFrame, tmp_path: Path):
+    english = [i for i in plan.items if i.lang == "en"]
+    gold = [i for i in english if i.role in ("gold", "trap")]
+    main = [i for i in english if i.question == "reading" and i.role == "main"][:6]
+    few = replace(plan, items=(*main, *gold))
+    clean = recordings_of(asked[asked["prompt_lang"] == "en"], 4, seed=0)
+    wanted = {clip for item in few.items for clip in item.clips} | set(clean["clip"])
+    clips = load_clips(wanted, {}, [DATA / "corpus"])
+    found = measure(few, clips, clean)
+    known = found.items.set_index("id")
+    assert set(found.floors) == {"en"} and found.floors["en"] < 25
+    for item in few.items:
+        if item.expected == "first":
+            assert known.loc[item.id, "first_rating"] > known.loc[item.id, "second_rating"]
+        if item.question == "reading" and item.expected == "Has Error":
+            assert known.loc[item.id, "second_error"] > 50
+    assert (
+        known["second_error"].notna().equals(few.frame().set_index("id")["question"] == "reading")
+    )
+
+
+def test_before_and_after_are_compared_item_by_item():
+    frame = pd.DataFrame(
+        {"id": [f"{s}-{d}-{k}" for s in "ab" for d in ("en", "zh") for k in range(12)],
+         "quality": 3.0, "sim": 0.6}
+    )  # fmt: skip
+    frame[["set", "direction", "voice"]] = frame["id"].str.split("-", expand=True).to_numpy()
+    better = frame.assign(quality=4.5, sim=0.4)
+    heard = before_after(frame, better, ratings=3, seed=0)
+    assert len(heard) == 4 * 10
+    assert heard["ncmos"].mean() > 1 and heard["lose"].mean() > 90
+    assert np.allclose(heard[["win", "tie", "lose"]].sum(axis=1), 100)
+    cells = pd.DataFrame(before_after_cells("ARS w/ INTP", heard, load_params("smoke")))
+    assert {"a N-CMOS", "b N-CMOS", "avg N-CMOS", "similarity Lose"} <= set(cells["column"])
+    with pytest.raises(ValueError, match="no score before of a-en-0"):
+        before_after(frame.iloc[1:], better, 3, 0)

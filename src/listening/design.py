@@ -27,8 +27,8 @@ class DesignError(ValueError):
 @dataclass(frozen=True)
 class Item:
     """One thing to be judged. `first` is what the label prefers (chosen, after), `second` the other;
-    a reading item has only `first`. `expected`: the right answer of a check, "first" if whichever
-    side plays `first` must win.
+    a reading item has only `first`, which its `label` says is chosen or rejected. `expected`: the
+    right answer of a check, "first" if whichever side plays `first` must win.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Item:
     lang: str
     text: str
     first: str
+    label: str = ""
     second: str = ""
     reference: str = ""
     expected: str = ""
@@ -101,9 +102,12 @@ class Plan:
         ]
 
     def _raters(self, question: str) -> Iterator[tuple[Item, set[int]]]:
-        """Every main item of a question with the slots that rate it: in turn, stratum by stratum."""
+        """Every main item of a question with the slots that rate it, in turn.
+
+        Stratum by stratum and label by label, so that nobody hears the rejected clips alone.
+        """
         main = [i for i in self.items if (i.question, i.role) == (question, "main")]
-        for n, item in enumerate(sorted(main, key=lambda item: item.stratum)):
+        for n, item in enumerate(sorted(main, key=lambda item: (item.stratum, item.label))):
             yield item, {(n * self.ratings + k) % self.listeners for k in range(self.ratings)}
 
     def frame(self) -> pd.DataFrame:
@@ -149,8 +153,9 @@ def build_plan(
     items: list[Item] = []
     for row in reading.itertuples():
         about = _about(row, texts)
-        for role, clip in (("chosen", row.chosen), ("rejected", row.rejected)):
-            items.append(Item(f"reading-{role}-{row.pair}", "reading", first=clip, **about))
+        for label, clip in (("chosen", row.chosen), ("rejected", row.rejected)):
+            name = f"reading-{label}-{row.pair}"
+            items.append(Item(name, "reading", first=clip, label=label, **about))
     for row in compared.itertuples():
         both = _about(row, texts) | {"first": row.chosen, "second": row.rejected}
         items.append(Item(f"naturalness-{row.pair}", "naturalness", **both))
