@@ -29,6 +29,7 @@ from listening.panel import Measured, before_after, measure, recordings_of, simu
 from listening.schema import QUESTIONS, AnnotationError, check_answers, read_answers
 from listening.session import Session, SessionError, Sheet, correct, export, withdraw
 from listening.stimuli import StimulusError, broken, load_clips, matched
+from listening.widget import ListeningWidget
 
 SIZES = Listening(reading_pairs=10, preference_pairs=12, listeners=6, ratings=3)
 
@@ -428,3 +429,74 @@ def test_before_and_after_are_compared_item_by_item():
     assert {"a N-CMOS", "b N-CMOS", "avg N-CMOS", "similarity Lose"} <= set(cells["column"])
     with pytest.raises(ValueError, match="no score before of a-en-0"):
         before_after(frame.iloc[1:], better, 3, 0)
+
+
+# Widget (tests/test_browser.py drives it in Chromium)
+
+
+@pytest.fixture
+def widget(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ListeningWidget:
+    """A widget whose messages are kept in `sent`, for a listener who has filled in the sheet."""
+    made = ListeningWidget(plan, lambda n: load_clips(n, {}, [DATA / "corpus"]), tmp_path)
+    made.sent = []
+    monkeypatch.setattr(made, "send", lambda content, buffers=None: made.sent.append(buffers))
+    tell(made, "sheet", listener="fox-7", languages="", hearing="", device="", consent=True)
+    return made
+
+
+def tell(widget: ListeningWidget, kind: str, **content: object) -> None:
+    widget._received(widget, {"type": kind, **content}, [])
+
+
+def test_the_page_gets_sound_and_texts_but_no_names(widget: ListeningWidget, plan: Plan):
+    assert widget.page["kind"] == "volume" and len(widget.sent[-1]) == 1
+    tell(widget, "next")
+    page, item = widget.page, widget.session.current.item
+    assert page["kind"] == "item" and page["text"] == item.text
+    assert page["question"] == "Is any reading error? (insertion, omission, or mispronunciation)"
+    assert widget.sent[-1][0][:4] == b"RIFF"
+    shown = str({k: v for k, v in page.items() if k != "text"})
+    names = {name for i in plan.items for name in (i.id, i.pair, i.first, i.second)}
+    names |= {i.stratum for i in plan.items if i.role == "main"}
+    assert not [name for name in names if name and name in shown]
+
+
+def test_answers_are_taken_once_and_refusals_change_nothing(widget: ListeningWidget):
+    tell(widget, "next")
+    given = {"answer": "No Error", "seconds": 2.0}
+    tell(widget, "answer", position=0, plays=[0], **given)
+    assert "listen to every clip" in widget.page["message"] and widget.session.done == 0
+    tell(widget, "answer", position=0, plays=[1], **given)
+    assert widget.page["right"] and widget.page["feedback"] == "No Error"
+    tell(widget, "answer", position=0, plays=[1], **given)
+    assert "item 0 is not the one" in widget.page["message"] and widget.session.done == 1
+    tell(widget, "next")
+    tell(widget, "answer", position=1, plays=[1], **given)
+    assert not widget.page["right"] and widget.page["feedback"] == "Has Error"
+
+
+def test_a_cell_that_runs_again_takes_the_listener_over(widget: ListeningWidget, plan: Plan):
+    tell(widget, "next")
+    tell(widget, "answer", position=0, plays=[1], answer="No Error", seconds=1.0)
+    again = ListeningWidget(plan, widget.load, widget.folder)
+    tell(again, "sheet", listener="fox-7", languages="", hearing="", device="", consent=True)
+    assert again.page["resumed"] == 1 and again.session.current.position == 1
+
+
+def test_there_is_a_break_and_an_end(widget: ListeningWidget, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("listening.widget.BREAK_AFTER", 10)
+    kinds = []
+    tell(widget, "next")
+    while widget.page["kind"] != "done":
+        kinds.append(widget.page["kind"])
+        if kinds[-1] == "break" or "feedback" in widget.page:
+            tell(widget, "next")
+            continue
+        shown = widget.session.current
+        value = {"reading": "No Error"}.get(shown.item.question, "Tie")
+        plays = [1] * len(shown.item.clips)
+        tell(widget, "answer", position=shown.position, plays=plays, answer=value, seconds=1.0)
+        assert widget.page["message"] == ""
+    total = len(widget.session.presentations)
+    assert kinds.count("break") == (total - 1) // 10
+    assert len(read_answers(widget.session.path)) == total == widget.page["total"]

@@ -105,14 +105,14 @@ class ListeningWidget(anywidget.AnyWidget):
     def _page(self, page: dict[str, Any], clips: list[str]) -> None:
         """Show a page with its clips; they go first, under the page's number."""
         self.clips, serial = clips, self.page["serial"] + 1
-        self._send(serial)
+        self._send_sound(serial)
         self.page = page | {"message": "", "serial": serial}
 
     def _again(self, _: dict[str, Any]) -> None:
         """A reloaded page still knows what it showed, but has lost the sound."""
-        self._send(self.page["serial"])
+        self._send_sound(self.page["serial"])
 
-    def _send(self, serial: int) -> None:
+    def _send_sound(self, serial: int) -> None:
         self.send({"serial": serial}, [self.sounds[name] for name in self.clips])
 
 
