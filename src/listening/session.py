@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from intp.paths import ROOT
 from listening.design import Plan, Presentation
 from listening.schema import COLUMNS, QUESTIONS, Answer, check_answers, read_answers
 
+ANNOTATIONS = ROOT / "annotations"  # in git: one table a scale, pseudonyms only
+SESSIONS = ROOT / "sessions"  # not in git
 PSEUDONYM = re.compile(r"[a-z0-9][a-z0-9-]{1,30}")
 
 
