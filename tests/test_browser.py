@@ -30,7 +30,7 @@ CELL = """
 import sys
 sys.path[:0] = {paths}
 from pathlib import Path
-from test_listening import SIZES, pairs_of, prompts
+from listening_parts import SIZES, pairs_of, prompts
 from dataclasses import replace
 from intp.paths import DATA
 from listening.design import build_plan
@@ -126,9 +126,9 @@ def judge(page: object, folder: Path, shot: str | None = None) -> None:
     """Answer the item that is shown, and wait until it is on disk and the next page is there."""
     root = page.locator(".lt-root").last
     before = len(rows(folder))
-    submit, answers = root.locator("button[type=submit]"), root.locator("fieldset")
+    submit, closed = root.locator("button[type=submit]"), root.locator("fieldset[disabled]")
     submit.wait_for()
-    assert answers.is_disabled() and submit.is_disabled(), "nobody rates what was not heard"
+    assert closed.count() == 1 and submit.is_disabled(), "nobody rates what was not heard"
     hear(root)
     root.locator("input[name=answer]").first.check()
     if shot:

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pyloudnorm
 import pytest
+from listening_parts import SIZES, pairs_of, prompts, small_plan
 
 from intp.audio import SAMPLE_RATE
-from intp.corpus import read_audio, read_manifest
+from intp.corpus import read_audio
 from intp.params import Listening, Params, load_params
 from intp.paths import DATA
 from listening.analysis import (
@@ -27,41 +28,7 @@ from listening.analysis import (
 from listening.design import BROKEN, RECORDING, DesignError, Plan, build_plan
 from listening.panel import Measured, before_after, measure, recordings_of, simulate
 from listening.schema import QUESTIONS, AnnotationError, check_answers, read_answers
-from listening.session import Session, SessionError, Sheet, correct, export, withdraw
 from listening.stimuli import StimulusError, broken, load_clips, matched
-from listening.widget import ListeningWidget
-
-SIZES = Listening(reading_pairs=10, preference_pairs=12, listeners=6, ratings=3)
-
-
-def prompts() -> pd.DataFrame:
-    """Prompts whose references are recordings of the corpus, three of each direction."""
-    rows = [r for r in read_manifest(DATA / "corpus") if r.shard == "audio-00.tar"]
-    rows = {lang: [r for r in rows if r.lang == lang and r.duration > 1] for lang in ("en", "zh")}
-    made = []
-    for direction in ("en2en", "zh2zh", "zh2en", "en2zh"):
-        spoken, target = direction.split("2")
-        for k in range(3):
-            reference, said = rows[spoken].pop(), rows[target].pop()
-            made.append(
-                {"id": f"regular-{direction}-{k}", "target_text": said.text, "target_lang": target,
-                 "prompt_text": reference.text, "prompt_lang": spoken, "said": said.id,
-                 "reference": reference.id, "reference_corpus": "data/corpus"}
-            )  # fmt: skip
-    return pd.DataFrame(made)
-
-
-def pairs_of(frame: pd.DataFrame, models: tuple[str, ...] = ("ars", "f5")) -> pd.DataFrame:
-    """An intra pair a prompt and model: a recording of the text is chosen, another one rejected."""
-    made = []
-    for model in models:
-        for row, wrong in zip(frame.itertuples(), frame["said"].iloc[::-1].tolist(), strict=True):
-            made.append(
-                {"pair": f"intra-{model}-{row.id}", "kind": "intra", "text_type": "regular",
-                 "prompt": row.id, "direction": row.id.split("-")[1], "chosen": row.said,
-                 "rejected": wrong, "chosen_model": model, "rejected_model": model}
-            )  # fmt: skip
-    return pd.DataFrame(made)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +38,7 @@ def asked() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def plan(asked: pd.DataFrame) -> Plan:
-    return build_plan(pairs_of(asked), asked, SIZES, seed=3, similarity=True)
+    return small_plan(asked)
 
 
 # Design
@@ -180,76 +147,6 @@ def test_clips_come_by_name_and_a_missing_one_is_named(asked: pd.DataFrame):
     assert np.array_equal(clips[BROKEN + name], broken(clips[RECORDING + name]))
     with pytest.raises(StimulusError, match="no audio for 1 clips: .*nobody"):
         load_clips(["nobody"], {}, [DATA / "corpus"])
-
-
-# Sessions
-
-
-def sheet(name: str = "fox-7") -> Sheet:
-    return Sheet(name, "en, zh", "no complaints", "headphones", consent=True)
-
-
-def answered(session: Session) -> str:
-    """Answer the current item as a listener who is right about every check."""
-    shown = session.current
-    expected = correct(shown)
-    reply = {"A": "A+2", "B": "B+2", "": QUESTIONS[shown.item.question].answers[0]}
-    value = reply.get(expected, expected)
-    session.answer(shown.position, value, [1] * len(shown.item.clips), 2.5)
-    return value
-
-
-def test_an_answer_is_on_disk_at_once_and_a_session_goes_on_where_it_stopped(
-    plan: Plan, tmp_path: Path
-):
-    first = Session(plan, sheet(), tmp_path, now=lambda: "2026-01-01T10:00:00+01:00")
-    given = [answered(first) for _ in range(5)]
-    kept = read_answers(first.path)
-    assert list(kept["answer"]) == given
-    assert list(kept["item"]) == [p.item.id for p in first.presentations[:5]]
-    with pytest.raises(SessionError, match="fox-7 is already listening in another window"):
-        Session(plan, sheet(), tmp_path)
-    first.close()
-    with first.path.open("a") as file:
-        file.write("half a li")  # the machine went down
-    again = Session(plan, sheet(), tmp_path)
-    assert again.done == 5 and again.presentations == first.presentations
-    answered(again)
-    assert len(read_answers(again.path)) == 6
-
-
-def test_what_cannot_be_an_answer_is_refused_and_nothing_is_written(plan: Plan, tmp_path: Path):
-    session = Session(plan, sheet(), tmp_path)
-    with pytest.raises(SessionError, match="listen to every clip"):
-        session.answer(0, "No Error", [0], 1.0)
-    with pytest.raises(SessionError, match="item 3 is not the one"):
-        session.answer(3, "No Error", [1], 1.0)
-    with pytest.raises(SessionError, match="'A\\+2' is no answer"):
-        session.answer(0, "A+2", [1], 1.0)
-    assert session.done == 0 and not session.path.exists()
-    session.close()
-
-
-def test_sheets_without_consent_or_with_a_name_in_them_are_refused():
-    with pytest.raises(SessionError, match="without consent"):
-        Sheet("fox-7", "en", "", "", consent=False)
-    with pytest.raises(SessionError, match="pseudonym"):
-        Sheet("Jane Doe", "en", "", "", consent=True)
-
-
-def test_places_are_given_once_and_a_listener_can_withdraw(plan: Plan, tmp_path: Path):
-    small = replace(plan, listeners=3)
-    sessions = [Session(small, sheet(f"fox-{k}"), tmp_path) for k in range(3)]
-    with pytest.raises(SessionError, match="all 3 places"):
-        Session(small, sheet("late"), tmp_path)
-    for session in sessions:
-        answered(session)
-        session.close()
-    table = export(small, tmp_path, tmp_path / "out" / "annotations.csv")
-    assert set(table["listener"]) == {"fox-0", "fox-1", "fox-2"}
-    assert withdraw(small, tmp_path, "fox-1") == 3
-    assert set(read_answers(tmp_path / small.id)["listener"]) == {"fox-0", "fox-2"}
-    assert Session(small, sheet("late"), tmp_path).presentations == small.session(1)
 
 
 # Schema
@@ -429,74 +326,3 @@ def test_before_and_after_are_compared_item_by_item():
     assert {"a N-CMOS", "b N-CMOS", "avg N-CMOS", "similarity Lose"} <= set(cells["column"])
     with pytest.raises(ValueError, match="no score before of a-en-0"):
         before_after(frame.iloc[1:], better, 3, 0)
-
-
-# Widget (tests/test_browser.py drives it in Chromium)
-
-
-@pytest.fixture
-def widget(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ListeningWidget:
-    """A widget whose messages are kept in `sent`, for a listener who has filled in the sheet."""
-    made = ListeningWidget(plan, lambda n: load_clips(n, {}, [DATA / "corpus"]), tmp_path)
-    made.sent = []
-    monkeypatch.setattr(made, "send", lambda content, buffers=None: made.sent.append(buffers))
-    tell(made, "sheet", listener="fox-7", languages="", hearing="", device="", consent=True)
-    return made
-
-
-def tell(widget: ListeningWidget, kind: str, **content: object) -> None:
-    widget._received(widget, {"type": kind, **content}, [])
-
-
-def test_the_page_gets_sound_and_texts_but_no_names(widget: ListeningWidget, plan: Plan):
-    assert widget.page["kind"] == "volume" and len(widget.sent[-1]) == 1
-    tell(widget, "next")
-    page, item = widget.page, widget.session.current.item
-    assert page["kind"] == "item" and page["text"] == item.text
-    assert page["question"] == "Is any reading error? (insertion, omission, or mispronunciation)"
-    assert widget.sent[-1][0][:4] == b"RIFF"
-    shown = str({k: v for k, v in page.items() if k != "text"})
-    names = {name for i in plan.items for name in (i.id, i.pair, i.first, i.second)}
-    names |= {i.stratum for i in plan.items if i.role == "main"}
-    assert not [name for name in names if name and name in shown]
-
-
-def test_answers_are_taken_once_and_refusals_change_nothing(widget: ListeningWidget):
-    tell(widget, "next")
-    given = {"answer": "No Error", "seconds": 2.0}
-    tell(widget, "answer", position=0, plays=[0], **given)
-    assert "listen to every clip" in widget.page["message"] and widget.session.done == 0
-    tell(widget, "answer", position=0, plays=[1], **given)
-    assert widget.page["right"] and widget.page["feedback"] == "No Error"
-    tell(widget, "answer", position=0, plays=[1], **given)
-    assert "item 0 is not the one" in widget.page["message"] and widget.session.done == 1
-    tell(widget, "next")
-    tell(widget, "answer", position=1, plays=[1], **given)
-    assert not widget.page["right"] and widget.page["feedback"] == "Has Error"
-
-
-def test_a_cell_that_runs_again_takes_the_listener_over(widget: ListeningWidget, plan: Plan):
-    tell(widget, "next")
-    tell(widget, "answer", position=0, plays=[1], answer="No Error", seconds=1.0)
-    again = ListeningWidget(plan, widget.load, widget.folder)
-    tell(again, "sheet", listener="fox-7", languages="", hearing="", device="", consent=True)
-    assert again.page["resumed"] == 1 and again.session.current.position == 1
-
-
-def test_there_is_a_break_and_an_end(widget: ListeningWidget, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("listening.widget.BREAK_AFTER", 10)
-    kinds = []
-    tell(widget, "next")
-    while widget.page["kind"] != "done":
-        kinds.append(widget.page["kind"])
-        if kinds[-1] == "break" or "feedback" in widget.page:
-            tell(widget, "next")
-            continue
-        shown = widget.session.current
-        value = {"reading": "No Error"}.get(shown.item.question, "Tie")
-        plays = [1] * len(shown.item.clips)
-        tell(widget, "answer", position=shown.position, plays=plays, answer=value, seconds=1.0)
-        assert widget.page["message"] == ""
-    total = len(widget.session.presentations)
-    assert kinds.count("break") == (total - 1) // 10
-    assert len(read_answers(widget.session.path)) == total == widget.page["total"]
