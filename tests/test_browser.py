@@ -69,7 +69,13 @@ def lab(tmp_path: Path) -> Iterator[str]:
     argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": argv, "display_name": "python3", "language": "python"}
     (kernels / "kernel.json").write_text(json.dumps(spec))
-    env = os.environ | {"JUPYTER_PATH": str(tmp_path / "jupyter"), "OMP_NUM_THREADS": "1"}
+    news = tmp_path / "settings" / "@jupyterlab" / "apputils-extension"
+    news.mkdir(parents=True)
+    (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    env = os.environ | {
+        "JUPYTER_PATH": str(tmp_path / "jupyter"), "OMP_NUM_THREADS": "1",
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+    }  # fmt: skip
     with (tmp_path / "lab.log").open("w") as log:
         server = subprocess.Popen(
             command, env=env, stdout=log, stderr=log, cwd=tmp_path, start_new_session=True
@@ -132,7 +138,7 @@ def judge(page: object, folder: Path, shot: str | None = None) -> None:
     hear(root)
     root.locator("input[name=answer]").first.check()
     if shot:
-        page.screenshot(path=SHOTS / shot)
+        root.screenshot(path=SHOTS / shot)
     submit.click()
     deadline = time.monotonic() + 20
     while len(rows(folder)) == before and time.monotonic() < deadline:
@@ -161,6 +167,10 @@ def test_a_listener_is_led_through_and_a_killed_tab_resumes(lab: str, tmp_path: 
         page.screenshot(path=SHOTS / "4-training.png")
         root.locator(".lt-next").click()
         root.get_by_text("2 of ").wait_for()
+        page.keyboard.press("Control+s")
+        page.reload()  # a page that was reloaded asks for its sound again
+        root.get_by_text("2 of ").wait_for(timeout=60_000)
+        hear(root)
         page.close()  # no farewell
 
         page = opened(context, lab)

@@ -62,11 +62,11 @@ def imported() -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names
 
 
-# jupyter_server comes with JupyterLab. The others are imported where they are used, by code that
+# jupyter_server and traitlets come with JupyterLab. The others are imported where they are used, by code that
 # says what to install: upstream's own packages (requirements-parity.txt), TRL for its benchmark,
 # hibari for growing the corpus, Vocos for the published F5-TTS.
 ELSEWHERE = {"jupyter_server", "f5_tts", "ema_pytorch", "models", "ttsdb_core", "ttsdb_maskgct"}
-ELSEWHERE |= {"cosyvoice", "utils", "trl", "datasets", "hibari", "vocos"}
+ELSEWHERE |= {"traitlets", "cosyvoice", "utils", "trl", "datasets", "hibari", "vocos"}
 
 
 def test_what_the_code_imports_is_pinned():
