@@ -168,6 +168,7 @@ def test_a_listener_is_led_through_and_a_killed_tab_resumes(lab: str, tmp_path: 
         root.locator(".lt-next").click()
         root.get_by_text("2 of ").wait_for()
         page.keyboard.press("Control+s")
+        page.wait_for_function("() => !document.querySelector('.jp-mod-dirty')")
         page.reload()  # a page that was reloaded asks for its sound again
         root.get_by_text("2 of ").wait_for(timeout=60_000)
         hear(root)

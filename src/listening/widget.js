@@ -159,7 +159,8 @@ function render({ model, el }) {
   // Keys: space plays the next clip that was not heard, 1 to 5 answer, Enter submits.
   root.addEventListener("keydown", (event) => {
     if (event.target.tagName === "INPUT" && event.target.type !== "radio") return;
-    event.stopPropagation(); // JupyterLab's own shortcuts
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    event.stopPropagation(); // JupyterLab takes single keys for commands
     if (event.key === " " && event.target.tagName !== "BUTTON") {
       event.preventDefault();
       const next = state.plays.findIndex((count) => count === 0);
