@@ -12,10 +12,13 @@ from listening_parts import SIZES, pairs_of, prompts, small_plan
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio
 from intp.params import Listening, Params, load_params
-from intp.paths import DATA
+from intp.paths import CHECKPOINTS, DATA
+from intp.prompts import held_out_prompts
+from listening.aligned import before_and_after
 from listening.analysis import (
     agreement_cells,
     alpha,
+    answered_cells,
     before_after_cells,
     counted,
     crossed_mean,
@@ -25,10 +28,11 @@ from listening.analysis import (
     preference_cells,
     reading_cells,
 )
-from listening.design import BROKEN, RECORDING, DesignError, Plan, build_plan
+from listening.design import BROKEN, RECORDING, DesignError, Plan, build_before_after, build_plan
 from listening.panel import Measured, before_after, measure, recordings_of, simulate
 from listening.schema import QUESTIONS, AnnotationError, check_answers, read_answers
 from listening.stimuli import StimulusError, broken, load_clips, matched
+from report.tables import SETS
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +333,41 @@ def test_before_and_after_are_compared_item_by_item():
     assert {"a N-CMOS", "b N-CMOS", "avg N-CMOS", "similarity Lose"} <= set(cells["column"])
     with pytest.raises(ValueError, match="no score before of a-en-0"):
         before_after(frame.iloc[1:], better, 3, 0)
+
+
+# Before and after (F.3)
+
+
+def evaluation_prompts() -> pd.DataFrame:
+    """Three evaluation prompts a set and direction."""
+    return held_out_prompts("evaluation", 3, SETS)
+
+
+def test_f3_asks_all_three_questions_of_every_setting(params: Params):
+    frame = evaluation_prompts()
+    plan = build_before_after(frame, "ars", "intp", SIZES, seed=0)
+    main = plan.frame().query("role == 'main'")
+    assert main["question"].value_counts().to_dict() == {
+        "reading": 2 * len(frame), "naturalness": len(frame), "similarity": len(frame)
+    }  # fmt: skip
+    found = measured(plan)
+    mixed = plan.frame().set_index("id")["lang"].reindex(found.items["id"]).eq("mixed").to_numpy()
+    found.items.loc[mixed, "second_error"] = np.nan
+    answers = simulate(plan, found)
+    unasked = answers["question"].eq("reading") & answers["item"].isin(found.items["id"][mixed])
+    assert mixed.any() and not unasked.any()
+    cells = pd.DataFrame(answered_cells(joined(answers, plan), "ARS", "INTP", params))
+    value = cells.set_index(["row", "column"])["value"]
+    assert value["ARS w/ INTP", "reading accuracy"] > 90
+    assert value["ARS w/ INTP", "similarity Win"] > 90
+    assert {f"{name} N-CMOS" for name in (*SETS, "avg")} <= set(value["ARS w/ INTP"].index)
+
+
+def test_both_checkpoints_speak_what_the_plan_plays(params: Params):
+    frame = evaluation_prompts().groupby(["set", "direction"]).head(1)
+    plan = build_before_after(frame, "ars", "intp", SIZES, seed=0)
+    same = CHECKPOINTS / "ars-mini.safetensors"
+    clips = before_and_after(plan, frame, "ars", "intp", same, params)
+    assert {clip for item in plan.items for clip in item.clips} <= set(clips)
+    for name in frame["id"]:
+        assert np.array_equal(clips[f"ars-base-{name}"], clips[f"ars-intp-{name}"])

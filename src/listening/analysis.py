@@ -183,6 +183,29 @@ def agreement_cells(rows: pd.DataFrame, params: Params) -> list[dict]:
     return cells
 
 
+def answered_cells(rows: pd.DataFrame, label: str, run: str, params: Params) -> list[dict]:
+    """Figure 2 and Table 4's N-CMOS from answers to a test of F.3: row `label` before, "`label`
+    w/ `run`" after; by set where it says so. `rows` as `joined` gives them."""
+    after, cells = f"{label} w/ {run}", []
+    reading = counted(rows, "reading")
+    for row, name in ((label, "before"), (after, "after")):
+        for lang, mine in by_language(reading[reading["label"] == name]).items():
+            if len(mine):
+                hit = share(mine, mine["answer"] == "No Error", params)
+                cells.append(cell(row, f"reading accuracy {lang}".strip(), hit, "% of answers"))
+    compared = counted(rows, "naturalness")
+    settings = compared["stratum"].str.partition(" ")[2].str.partition("|")[0]
+    for name, mine in [*compared.groupby(settings, sort=False), ("avg", compared)]:
+        score = mine["score"].to_numpy(float)
+        mean = crossed_mean(score, mine["listener"], mine["pair"], params)
+        cells.append(cell(after, f"{name} N-CMOS", mean, "-2 to 2"))
+    nearer = counted(rows, "similarity")
+    for name, sign in (("Win", 1), ("Tie", 0), ("Lose", -1)):
+        hit = share(nearer, np.sign(nearer["score"]) == sign, params)
+        cells.append(cell(after, f"similarity {name}", hit, "% of answers"))
+    return cells
+
+
 def _agreement(rows: pd.DataFrame, question: str, params: Params) -> list[dict]:
     found = alpha(rows, params)
     return [cell("listeners", "alpha", found, f"Krippendorff, {question}")] if found else []

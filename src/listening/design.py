@@ -16,6 +16,7 @@ import pandas as pd
 from intp.params import Listening
 from listening.schema import QUESTIONS
 
+PER_SETTING = 10  # items a set and direction before and after alignment (F.3)
 EACH = 2  # recordings of each language that the checks of one question are made of
 RECORDING, BROKEN = "recording:", "broken:"  # before the id of a recording: as it is, or spoilt
 
@@ -177,6 +178,38 @@ def build_plan(
     asked = [q for q in QUESTIONS if any(item.question == q for item in items)]
     items += [item for q in asked for item in checks(q, prompts, seed)]
     return Plan(tuple(items), sizes.listeners, sizes.ratings, seed)
+
+
+def build_before_after(
+    frame: pd.DataFrame, model: str, run: str, sizes: Listening, seed: int
+) -> Plan:
+    """The test of F.3: ten evaluation prompts of each set and direction, aligned against not.
+
+    `frame` has evaluation prompts; clips are called as `listening.aligned` calls them. All three
+    questions are asked of every prompt; `first` is the aligned model's answer. Raises DesignError.
+    """
+    if sizes.ratings > sizes.listeners:
+        raise DesignError(f"{sizes.ratings} ratings of an item need as many listeners")
+    items: list[Item] = []
+    for row in picked(frame).itertuples():
+        after, before = (f"{model}-{name}-{row.id}" for name in (run, "base"))
+        about = {
+            "role": "main", "pair": row.id, "stratum": f"{model} {row.set}|{row.direction}",
+            "lang": row.target_lang, "text": row.target_text,
+        }  # fmt: skip
+        for label, clip in (("after", after), ("before", before)):
+            items.append(Item(f"reading-{clip}", "reading", first=clip, label=label, **about))
+        both = about | {"first": after, "second": before}
+        items.append(Item(f"naturalness-{after}", "naturalness", **both))
+        voice = RECORDING + row.reference
+        items.append(Item(f"similarity-{after}", "similarity", reference=voice, **both))
+    items += [item for question in QUESTIONS for item in checks(question, frame, seed)]
+    return Plan(tuple(items), sizes.listeners, sizes.ratings, seed)
+
+
+def picked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The first ten rows of each set and direction (F.3)."""
+    return frame.groupby(["set", "direction"], sort=False).head(PER_SETTING)
 
 
 def _about(row: tuple, texts: pd.DataFrame) -> dict[str, str]:

@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 
 from judges import build_quality, build_similarity, cosine
-from listening.design import RECORDING, Plan
+from listening.design import RECORDING, Plan, picked
 from listening.schema import COLUMNS, QUESTIONS, check_answers
 from listening.second import CHINESE, second_judge
 
 FLOOR = 0.75  # quantile of the second error on recordings that every listener forgives
-PER_SETTING = 10  # items a set and direction before and after alignment (F.3)
 LAPSE = 0.02  # share of answers that are given at random
 FORGIVEN = (5.0, 15.0)  # points of error above the floor that a listener does not mind
 EARS = {  # ranges of what is no difference and what a great one; deviation of each impression
@@ -101,7 +100,10 @@ def _nearness(
 
 
 def simulate(plan: Plan, measured: Measured) -> pd.DataFrame:
-    """The answers of a panel of *simulated* listeners, one in each slot of the test."""
+    """The answers of a panel of *simulated* listeners, one in each slot of the test.
+
+    Code-switched speech has no second recogniser, so nobody says how it was read.
+    """
     known = measured.items.set_index("id")
     rows: list[dict] = []
     for slot in range(plan.listeners):
@@ -114,6 +116,8 @@ def simulate(plan: Plan, measured: Measured) -> pd.DataFrame:
             said = known.loc[item.id]
             answers = QUESTIONS[item.question].answers
             if item.question == "reading":
+                if np.isnan(said["second_error"]):
+                    continue
                 wrong = said["second_error"] > measured.floors[item.lang] + forgiven
                 answer = answers[int(wrong)]
             else:
@@ -140,15 +144,15 @@ def before_after(
     of -2 to 2) and win, tie, lose (per cent) of `ratings` listeners each. Raises ValueError if the
     two do not score the same items.
     """
-    picked = after.groupby(["set", "direction"], sort=False).head(PER_SETTING)
-    old = before.set_index("id").reindex(picked["id"])
+    new = picked(after)
+    old = before.set_index("id").reindex(new["id"])
     if old["sim"].isna().any():
         raise ValueError(f"no score before of {old.index[old['sim'].isna()][0]}")
     generator, said = np.random.default_rng(seed), {}
     for question, column in (("naturalness", "quality"), ("similarity", "sim")):
-        gap = (picked[column].to_numpy() - old[column].to_numpy())[:, None]
+        gap = (new[column].to_numpy() - old[column].to_numpy())[:, None]
         tie, great, deviation = EARS[question]
-        shape = (len(picked), ratings)
+        shape = (len(new), ratings)
         gap = gap + deviation * generator.standard_normal(shape)
         edges = generator.uniform(*tie, shape), generator.uniform(*great, shape)
         said[question] = np.sign(gap) * sum((np.abs(gap) >= edge).astype(int) for edge in edges)
@@ -156,7 +160,7 @@ def before_after(
         name: 100 * (np.sign(said["similarity"]) == sign).mean(axis=1)
         for name, sign in (("win", 1), ("tie", 0), ("lose", -1))
     }
-    return picked.assign(ncmos=said["naturalness"].mean(axis=1), **shares)
+    return new.assign(ncmos=said["naturalness"].mean(axis=1), **shares)
 
 
 def graded(gap: float, tie: float, great: float) -> str:
