@@ -364,7 +364,7 @@ def test_f3_asks_all_three_questions_of_every_setting(params: Params):
 
 
 def test_both_checkpoints_speak_what_the_plan_plays(params: Params):
-    frame = evaluation_prompts().groupby(["set", "direction"]).head(1)
+    frame = held_out_prompts("evaluation", 2, ["regular"])
     plan = build_before_after(frame, "ars", "intp", SIZES, seed=0)
     same = CHECKPOINTS / "ars-mini.safetensors"
     clips = before_and_after(plan, frame, "ars", "intp", same, params)
