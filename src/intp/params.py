@@ -158,6 +158,18 @@ class Statistics:
 
 
 @checked
+class Claims:
+    """The rule of the claims ledger: the `measure` that stands for the paper's WER, how far apart
+    is still comparable, the worst topline (per cent) of a language that decides anything, and by
+    how much alignment may move what it was not asked to (`guards`: least and greatest change)."""
+
+    measure: Literal["WER", "error", "clamped error"]
+    margins: dict[str, NotNegative]
+    ceiling: Positive
+    guards: dict[str, Annotated[list[float], *TWO]]
+
+
+@checked
 class Pretraining:
     """One frozen stage; `budget` is a batch's size, `weights` the loss terms."""
 
@@ -186,6 +198,7 @@ class Params:
     variants: dict[str, Variant]
     runs: dict[str, list[Text]]
     statistics: Statistics
+    claims: Claims
     pretraining: dict[str, Pretraining]
 
     @model_validator(mode="after")
