@@ -89,23 +89,18 @@ def wide(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _text(here: str, low: str, high: str, mark: str, paper: str) -> str:
-    said = _short(here)
+    said = _short(here, low == high)
     if said and low != high:
         said += f" [{_short(low)}, {_short(high)}]"
     return " ".join(filter(None, (said, MARKS.get(mark, ""), f"({paper})" if paper else "")))
 
 
-def _short(number: str) -> str:
+def _short(number: str, count: bool = False) -> str:
+    """A number with as many decimals as its kind has; a text as it is."""
     value = pd.to_numeric(number, errors="coerce")
     if not np.isfinite(value):
         return number
-    return (
-        f"{value:.0f}"
-        if value == round(value)
-        else f"{value:.3f}"
-        if abs(value) < 1
-        else f"{value:.2f}"
-    )
+    return f"{value:g}" if count else f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}"
 
 
 def origin(cells: pd.DataFrame) -> str:
