@@ -6,6 +6,7 @@ it may move, and an alarm says where it moved further.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import jiwer
 import pandas as pd
@@ -29,6 +30,19 @@ GUARDS = {  # column of the scores: what it is, its unit
 }
 COLUMNS = ["row", "set", "guard", "unit", "before", "change", "low", "high", "n", "least", "most",
            "alarm"]  # fmt: skip
+
+ALIGNED = {"intp": "INTP", "v2": "INTP, second round", "shuffled": "shuffled", "sft": "SFT"}
+
+
+def aligned_scores(folder: Path, params: Params) -> dict[str, pd.DataFrame]:
+    """Score files of a scale's results folder by row: each model, aligned and control runs after it."""
+    found = {}
+    for name, model in params.models.items():
+        rows = {"base": model.label} | {run: f"{model.label} w/ {ALIGNED[run]}" for run in ALIGNED}
+        paths = {row: folder / "scores" / f"{name}-{run}.csv" for run, row in rows.items()}
+        if paths[model.label].is_file():
+            found |= {row: pd.read_csv(path) for row, path in paths.items() if path.is_file()}
+    return found
 
 
 def said(target: str, transcript: str, lang: str) -> tuple[float, float]:
@@ -113,6 +127,13 @@ def guard_table(
     table = pd.DataFrame(rows, columns=COLUMNS)
     numbers = ["before", "change", "low", "high"]
     return table.assign(**{name: table[name].astype(float).round(4) for name in numbers})
+
+
+def alarms(table: pd.DataFrame) -> pd.DataFrame:
+    """How many guards ring, row by set."""
+    rung = table.assign(rung=table["alarm"] == "alarm")
+    counts = rung.pivot_table(index="row", columns="set", values="rung", aggfunc="sum", sort=False)
+    return counts.astype(int).rename_axis(index=None, columns="alarms")
 
 
 def absent(table: pd.DataFrame) -> list[str]:
