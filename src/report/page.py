@@ -23,9 +23,11 @@ from report.beside import write_text
 from report.guards import COLUMNS
 from report.verdicts import VERDICTS
 
-MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
+# Code spans come first, so that what looks like TeX in them stays as it is.
+MATH = re.compile(r"`[^`]*`|\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$(?!\w)", re.DOTALL)
 OUTSIDE = {r"\lVert": r"\Vert ", r"\rVert": r"\Vert "}  # not in matplotlib's TeX
-INPUT = re.compile(r'<div class="[^"]*jp-Cell-inputWrapper.*?</pre></div>', re.DOTALL)
+FOLDED = """{% extends "basic/index.html.j2" %}
+{% block input %}<details><summary>code</summary>{{ super() }}</details>{% endblock input %}"""
 CLASSES = dict(zip(VERDICTS, ("reproduced", "refuted", "undecided"), strict=True))
 
 
@@ -53,11 +55,17 @@ def notebook_page(path: Path) -> tuple[str, str]:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = MATH.sub(lambda m: equation(m[1] or m[2], bool(m[1])), cell.source)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    folded = INPUT.sub(lambda m: f"<details><summary>code</summary>{m[0]}</details>", body)
+            cell.source = MATH.sub(_drawn, cell.source)
+    exporter = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter.raw_template = FOLDED
+    body, _ = exporter.from_notebook_node(notebook)
     first = next((c.source for c in notebook.cells if c.cell_type == "markdown"), path.stem)
-    return first.splitlines()[0].lstrip("# ").strip(), folded
+    return first.splitlines()[0].lstrip("# ").strip(), body
+
+
+def _drawn(found: re.Match[str]) -> str:
+    tex = found[1] or found[2]
+    return equation(tex, shown=bool(found[1])) if tex else found[0]
 
 
 def guards_page(table: pd.DataFrame) -> str:
@@ -94,7 +102,8 @@ def _moved(row) -> str:
 def index_page(scale: str, claims: pd.DataFrame | None, pages: list[tuple[str, str]]) -> str:
     """What was found, and where to read on."""
     parts = [f"<h1>INTP, reproduced: {scale}</h1>", "<ul>"]
-    parts += [f'<li><a href="{name}.html">{html.escape(title)}</a></li>' for name, title in pages]
+    link = '<li><a href="{0}.html">{0}</a>: {1}</li>'
+    parts += [link.format(name, html.escape(title)) for name, title in pages]
     parts.append("</ul>")
     if claims is None:
         return "\n".join([*parts, "<p>No claims ledger yet: run the stage paper_tables.</p>"])

@@ -74,7 +74,8 @@ def block(scale: str = SCALE) -> str:
     params = load_params(scale)
     lines = [
         f"Table 4 at `{scale}`, clamped error in per cent; *change*: after minus before, paired, with its",
-        f"{100 * params.statistics.level:g} % interval; in parentheses the paper's figure, of other models and another judge.",
+        f"{100 * params.statistics.level:g} % interval; in parentheses the paper's figure, of other models",
+        "and another judge.",
         "",
         *table_4(cells.fillna({"paper": ""}), params),
         "",
