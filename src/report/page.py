@@ -89,7 +89,7 @@ def guards_page(table: pd.DataFrame) -> str:
         shown["name"] = shown.groupby("guard")["name"].transform("last")
         wide = shown.pivot(index="name", columns="set", values="text")
         wide = wide.reindex(index=shown["name"].unique(), columns=rows["set"].unique()).fillna("")
-        parts.append(f"<h2>{html.escape(str(row))}: {rung} alarms</h2>")
+        parts.append(f"<h2>{html.escape(str(row))}: {rung} of {len(rows)} ring</h2>")
         parts.append(wide.rename_axis(index=None, columns=None).to_html(escape=False, border=0))
     return "\n".join(parts)
 

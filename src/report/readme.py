@@ -46,7 +46,7 @@ def _cell(here: pd.DataFrame, row: str, column: str, interval: bool = False) -> 
     if (row, column) not in here.index:
         return ""
     cell = here.loc[(row, column)]
-    return f"{cell.value:.1f}" + (f" [{cell.low:.1f}, {cell.high:.1f}]" if interval else "")
+    return f"{cell.value:z.1f}" + (f" [{cell.low:z.1f}, {cell.high:z.1f}]" if interval else "")
 
 
 def _beside(here: pd.DataFrame, row: str, column: str) -> str:
@@ -62,7 +62,7 @@ def verdicts(claims: pd.DataFrame, scale: str) -> str:
     supported = (claims["paper_supports"] == "yes").sum()
     return (
         f"Of the paper's {len(claims)} claims ([results/{scale}/claims.csv](results/{scale}/claims.csv)): "
-        f"{counts} at `{scale}`; its own numbers support {supported} in full."
+        f"{counts} at `{scale}`; the paper's own numbers support {supported}."
     )
 
 
