@@ -5,7 +5,10 @@ import pytest
 
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio
+from intp.evaluate import judge
+from intp.params import load_params
 from intp.paths import DATA
+from intp.prompts import held_out_prompts
 from judges.prosody import f0_spread, of_audio, pause_share
 
 
@@ -44,3 +47,13 @@ def test_real_speech_has_both():
     assert set(found["id"]) == names
     assert found["f0_spread"].between(1, 8).all()  # monotonous to lively
     assert found["pause_share"].between(0, 60).all() and (found["pause_share"] > 0).any()
+
+
+def test_what_is_judged_has_its_prosody_beside_it_unless_recognition_alone_is_asked_for():
+    params = load_params("smoke")
+    frame = held_out_prompts("evaluation", 1, ["regular"]).query("direction == 'en'")
+    audio = dict(read_audio(DATA / "evaluation" / "recordings", set(frame["id"])))
+    judged = judge(audio, frame, params).iloc[0]
+    assert judged["f0_spread"] == f0_spread(audio[judged["id"]])
+    assert judged["pause_share"] == pause_share(audio[judged["id"]])
+    assert "f0_spread" not in judge(audio, frame, params, quality=False)

@@ -35,6 +35,8 @@ TWO = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
 Range = Annotated[list[Positive], *TWO]
 CountRange = Annotated[list[Count], *TWO]
 Free = dict[str, Any]
+Guard = Literal["second_error", "sim", "quality", "rate", "seconds", "pause_share", "f0_spread",
+                "repeated", "missing"]  # fmt: skip
 
 STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 checked = dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -166,7 +168,7 @@ class Claims:
     measure: Literal["WER", "error", "clamped error"]
     margins: dict[str, NotNegative]
     ceiling: Positive
-    guards: dict[str, Annotated[list[float], *TWO]]
+    guards: dict[Guard, Annotated[list[float], *TWO]]
 
 
 @checked
