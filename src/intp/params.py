@@ -35,6 +35,8 @@ TWO = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
 Range = Annotated[list[Positive], *TWO]
 CountRange = Annotated[list[Count], *TWO]
 Free = dict[str, Any]
+Guard = Literal["second_error", "sim", "quality", "rate", "seconds", "pause_share", "f0_spread",
+                "repeated", "missing"]  # fmt: skip
 
 STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 checked = dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -168,6 +170,18 @@ class Listening:
 
 
 @checked
+class Claims:
+    """The rule of the claims ledger: the `measure` that stands for the paper's WER, how far apart
+    is still comparable, the worst topline (per cent) of a language that decides anything, and by
+    how much alignment may move what it was not asked to (`guards`: least and greatest change)."""
+
+    measure: Literal["WER", "error", "clamped error"]
+    margins: dict[str, NotNegative]
+    ceiling: Positive
+    guards: dict[Guard, Annotated[list[float], *TWO]]
+
+
+@checked
 class Pretraining:
     """One frozen stage; `budget` is a batch's size, `weights` the loss terms."""
 
@@ -197,6 +211,7 @@ class Params:
     runs: dict[str, list[Text]]
     statistics: Statistics
     listening: Listening
+    claims: Claims
     pretraining: dict[str, Pretraining]
 
     @model_validator(mode="after")
