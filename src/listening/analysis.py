@@ -15,7 +15,7 @@ from intp.params import Params
 from listening.design import Plan
 from listening.schema import QUESTIONS, SCORES, AnnotationError
 from report.statistics import Estimate
-from report.tables import cell, estimated
+from report.tables import cell
 
 CHUNK = 200  # resamples at once
 GOLD_RIGHT = 0.75  # share of gold items that a listener must get right; of traps: all
@@ -200,7 +200,7 @@ def answered_cells(rows: pd.DataFrame, label: str, run: str, params: Params) -> 
         mean = crossed_mean(score, mine["listener"], mine["pair"], params)
         cells.append(cell(after, f"{name} N-CMOS", mean, "-2 to 2"))
     nearer = counted(rows, "similarity")
-    for name, sign in (("Win", 1), ("Tie", 0), ("Lose", -1)):
+    for name, sign in (("win", 1), ("tie", 0), ("lose", -1)):
         hit = share(nearer, np.sign(nearer["score"]) == sign, params)
         cells.append(cell(after, f"similarity {name}", hit, "% of answers"))
     return cells
@@ -223,20 +223,3 @@ def note(answers: pd.DataFrame, instrument: str, barred: int) -> str:
     kind, people = answers["kind"].iloc[0], answers["listener"].nunique()
     by = f" ({instrument})" if kind == "simulated" else ""
     return f"{kind}{by}; {people} listeners, {barred} excluded; mini models; n counts answers"
-
-
-def before_after_cells(row: str, scores: pd.DataFrame, params: Params) -> list[dict]:
-    """Figure 2b and Table 4's N-CMOS from a *simulated* panel's view of paired evaluation scores.
-
-    `scores` has set, direction, voice and per item ncmos (-2 to 2) and the shares win, tie and lose
-    (per cent) of listeners who find the aligned voice nearer, as far or farther from the reference.
-    """
-    parts = [*scores.groupby("set", sort=False), ("avg", scores)]
-    cells = [
-        cell(row, f"{part} N-CMOS", estimated(rows, "ncmos", params), "-2 to 2")
-        for part, rows in parts
-    ]
-    return cells + [
-        cell(row, f"similarity {name}", estimated(scores, name.lower(), params), "% of answers")
-        for name in ("Win", "Tie", "Lose")
-    ]

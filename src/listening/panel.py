@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from judges import build_quality, build_similarity, cosine
-from listening.design import RECORDING, Plan, picked
+from listening.design import RECORDING, Plan
 from listening.schema import COLUMNS, QUESTIONS, check_answers
 from listening.second import CHINESE, second_judge
 
@@ -133,34 +133,6 @@ def simulate(plan: Plan, measured: Measured) -> pd.DataFrame:
                  "seconds": 0.0, "time": ""}
             )  # fmt: skip
     return check_answers(pd.DataFrame(rows, columns=COLUMNS), "simulated panel")
-
-
-def before_after(
-    before: pd.DataFrame, after: pd.DataFrame, ratings: int, seed: int
-) -> pd.DataFrame:
-    """A *simulated* F.3 on evaluation scores: ten items a set and direction, aligned against not.
-
-    Both frames as docs/intp-schema.md has scores. Returned: the items of `after` with ncmos (mean
-    of -2 to 2) and win, tie, lose (per cent) of `ratings` listeners each. Raises ValueError if the
-    two do not score the same items.
-    """
-    new = picked(after)
-    old = before.set_index("id").reindex(new["id"])
-    if old["sim"].isna().any():
-        raise ValueError(f"no score before of {old.index[old['sim'].isna()][0]}")
-    generator, said = np.random.default_rng(seed), {}
-    for question, column in (("naturalness", "quality"), ("similarity", "sim")):
-        gap = (new[column].to_numpy() - old[column].to_numpy())[:, None]
-        tie, great, deviation = EARS[question]
-        shape = (len(new), ratings)
-        gap = gap + deviation * generator.standard_normal(shape)
-        edges = generator.uniform(*tie, shape), generator.uniform(*great, shape)
-        said[question] = np.sign(gap) * sum((np.abs(gap) >= edge).astype(int) for edge in edges)
-    shares = {
-        name: 100 * (np.sign(said["similarity"]) == sign).mean(axis=1)
-        for name, sign in (("win", 1), ("tie", 0), ("lose", -1))
-    }
-    return new.assign(ncmos=said["naturalness"].mean(axis=1), **shares)
 
 
 def graded(gap: float, tie: float, great: float) -> str:
