@@ -24,6 +24,6 @@ def figure_2(cells: pd.DataFrame, kind: str) -> plt.Figure:
     right.set(
         title=f"(b) speaker similarity, {kind} listeners", xlabel="% of answers", xlim=(0, 100)
     )
-    right.legend(loc="lower right")
+    right.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure
