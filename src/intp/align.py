@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -44,8 +45,7 @@ def load_pairs(
             targets |= {k: v for k, v in read_targets(speech[model]).items() if k in names}
         else:
             targets |= {k: adapter.encode(x) for k, x in read_speech(speech[model], names)}
-    used = prompts[prompts["id"].isin(set(pairs["prompt"]))]
-    known = {p.id: p for p in load_prompts(used)}
+    known = {p.id: p for p in load_prompts(prompts[prompts["id"].isin(pairs["prompt"])])}
     made = []
     for row in pairs.itertuples():
         for name in (row.chosen, row.rejected):
@@ -54,30 +54,16 @@ def load_pairs(
         if row.prompt not in known:
             raise ValueError(f"{row.pair}: prompt {row.prompt} is missing")
         prompt = known[row.prompt]
-        made.append(
-            Pair(
-                row.pair,
-                Example(prompt, targets[row.chosen]),
-                Example(prompt, targets[row.rejected]),
-            )
-        )
+        answers = [Example(prompt, targets[name]) for name in (row.chosen, row.rejected)]
+        made.append(Pair(row.pair, *answers))
     return made
 
 
 def recipe(params: Params, model: str, variant: str) -> Recipe:
     """The training recipe of `dpo.<model>`; supervised runs share it but for the loss."""
-    spec = params.dpo[model]
-    return Recipe(
-        method=known_variant(params, variant).method,
-        beta=spec.beta,
-        lr=spec.lr,
-        warmup_steps=spec.warmup_steps,
-        epochs=spec.epochs,
-        batch_pairs=spec.batch_pairs,
-        weight_decay=spec.weight_decay,
-        clip=spec.clip,
-        seed=params.seed,
-    )
+    spec = asdict(params.dpo[model])
+    spec.pop("pairs")
+    return Recipe(method=known_variant(params, variant).method, seed=params.seed, **spec)
 
 
 def align(
