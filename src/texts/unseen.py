@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 TABLES = Path(__file__).resolve().parents[2] / "configs" / "unseen"
 VOICES = {"ja": "ja", "ko": "ko", "de": "de", "fr": "fr-fr"}
 # What the corpus is written in (`phonemise`), but for tones, which no unseen language has.
-SEEN = frozenset(
-    "abdefhijklmnopstuvwxyzAIOTWYæðŋɑɔɕəɛɜɡɤɥɨɪɹɻʂʃʊʌʒʤʦʧʨʰθᵊᵻꭧ ˈˌ,.;!?—"
-)
+SEEN = frozenset("abdefhijklmnopstuvwxyzAIOTWYæðŋɑɔɕəɛɜɡɤɥɨɪɹɻʂʃʊʌʒʤʦʧʨʰθᵊᵻꭧ ˈˌ,.;!?—")
 
 
 @lru_cache
@@ -73,7 +71,9 @@ def as_markdown() -> str:
     lines = ["| espeak | in | read as | differs in | why |", "|---|---|---|---|---|"]
     for row in nearest().itertuples():
         read = f"`{row.nearest}`" if row.nearest else "nothing"
-        lines.append(f"| `{row.symbol}` | {row.languages} | {read} | {row.differs} | {row.reason} |")
+        lines.append(
+            f"| `{row.symbol}` | {row.languages} | {read} | {row.differs} | {row.reason} |"
+        )
     return "\n".join(lines)
 
 
