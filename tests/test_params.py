@@ -89,6 +89,8 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("mining.measure", "cer", "mining.measure: expected 'error' or 'wer'"),
         ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
         ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
+        ("iterative.model", "ints", "iterative.model: no intp in runs.ints"),
+        ("iterative.text_types", [], "iterative.text_types: List should have at least 1 item"),
         ("models", {}, "sampling: ['ars', 'cosyvoice2', 'ints'] not among the models []"),
     ],
 )

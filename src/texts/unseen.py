@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from texts.phonemes import HAN
+
 if TYPE_CHECKING:
     from phonemizer.backend import EspeakBackend
 
@@ -35,11 +37,13 @@ def readings() -> dict[str, str]:
 def phonemise_unseen(text: str, lang: str) -> str:
     """Seen phonemes (Kokoro's symbols) of a text in ja (in kana), ko, de or fr.
 
-    Raises ValueError for another language, and naming espeak's symbols that are neither seen nor in
-    the table of nearest ones.
+    Raises ValueError for another language, for kanji, and naming espeak's symbols that are neither
+    seen nor in the table of nearest ones.
     """
     if lang not in VOICES:
         raise ValueError(f"unknown language {lang!r}; known are {', '.join(VOICES)}")
+    if lang == "ja" and HAN.search(text):
+        raise ValueError(f"{text!r} (ja) has kanji, which espeak cannot read: give its kana")
     spoken = _espeak(VOICES[lang]).phonemize([text])[0].strip()
     rows = nearest()
     rows = rows[[lang in languages.split() for languages in rows["languages"]]]
