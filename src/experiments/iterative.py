@@ -49,16 +49,20 @@ def own_pairs(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
 def table_6(
     scores: dict[str, pd.DataFrame], pairs: dict[str, int], params: Params, quality: str
 ) -> list[dict]:
-    """Table 6: every cell of base, v1 and v2 (`scores`, in this order, by row), how many `pairs` a
-    row learned from, and in its row what it changes against the row before, paired by item."""
-    cells, before = [], None
+    """Table 6: every cell of base, v1 and v2 (`scores`, in this order, by row); for each round how
+    many `pairs` it learned from, and what it changes against the row before, paired by item."""
+    base, first, _ = scores
+    cells = []
     for row, frame in scores.items():
-        found = score_cells(row, frame, params, quality)
-        if row in pairs:
-            found.append(count_cell(row, "Preference Data", pairs[row], "pairs"))
-        if before is not None:
-            found += difference_cells(row, scores[before], frame, params)
-        note = "" if before is None else f"; differences against {before}"
-        cells += [cell | {"note": f"mini models{note}"} for cell in found]
-        before = row
+        cells += noted(score_cells(row, frame, params, quality))
+        if row != base:
+            before, source = (base, "INTP") if row == first else (first, f"{first} generated")
+            counted = count_cell(row, "Preference Data", pairs[row], "pairs")
+            cells += noted([counted], source)
+            cells += noted(difference_cells(row, scores[before], frame, params), f"minus {before}")
     return cells
+
+
+def noted(cells: list[dict], note: str = "") -> list[dict]:
+    """The cells with their note: whose they are and, after it, what `note` adds."""
+    return [cell | {"note": "; ".join(filter(None, ("mini models", note)))} for cell in cells]

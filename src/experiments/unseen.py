@@ -87,6 +87,5 @@ def table_10(
     for cell in cells:
         language = cell["column"].partition(" ")[0]
         why = reasons.get(language) or (language == "all" and ", ".join(reasons))
-        note = f"; undecided: {why}" if why else ""
-        cell["note"] = f"mini models{note}"
+        cell["note"] = f"mini models; undecided: {why}" if why else "mini models"
     return cells
