@@ -155,7 +155,7 @@ def test_recordings_are_judged_in_their_language(params: Params, tmp_path: Path)
     write_shard(tmp_path / "audio-00.tar", iter(audio), SAMPLE_RATE, "flac")
     judged = dataclasses.replace(params.unseen, recordings=str(tmp_path))
     recorded = topline(prompts, dataclasses.replace(params, unseen=judged))
-    assert list(recorded["id"]) == list(prompts["id"])
+    assert list(recorded["id"]) == list(prompts["id"]) and "sim" not in recorded
     assert set(undecided(recorded, params)) == set(LANGUAGES.values())
 
 

@@ -47,11 +47,12 @@ def unseen_prompts(params: Params) -> pd.DataFrame:
 
 
 def topline(prompts: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """Scores of `unseen.recordings`, where a sentence has one; empty if none has."""
+    """Transcripts and errors of `unseen.recordings`, where a sentence has one; empty if none has.
+    Nobody imitated a voice there, so there is no SIM."""
     folder = params.unseen.recordings
     audio = dict(read_audio(ROOT / folder, set(prompts["id"]))) if folder else {}
     rows = prompts[prompts["id"].isin(audio)]
-    return rows.head(0) if rows.empty else judge(audio, rows, params, "recordings")
+    return rows if rows.empty else judge(audio, rows, params, "recordings", quality=False)
 
 
 def undecided(recorded: pd.DataFrame, params: Params) -> dict[str, str]:
