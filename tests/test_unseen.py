@@ -9,15 +9,24 @@ import pandas as pd
 import pytest
 
 from experiments import unseen
-from experiments.unseen import LANGUAGES, table_10, topline, undecided, unseen_prompts
+from experiments.unseen import (
+    LANGUAGES,
+    judge_unseen,
+    table_10,
+    topline,
+    undecided,
+    unseen_prompts,
+)
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio, read_manifest, write_shard
 from intp.params import Params, load_params
 from intp.paths import DATA, ROOT
 from report.paper import select
+from texts.normalise import count_errors
 from texts.unseen import SEEN, VOICES, as_markdown, nearest, phonemise_unseen, readings
 from tools.deps import stages
 
+FULL = dataclasses.replace(load_params("mini").unseen, sentences=30)
 KANA = {"は": "はわ", "へ": "へえ", "を": "をお", "う": "うー", "い": "いー"}
 MARKS = re.compile(r"[\s、。,.?]")
 
@@ -157,6 +166,36 @@ def test_recordings_are_judged_in_their_language(params: Params, tmp_path: Path)
     recorded = topline(prompts, dataclasses.replace(params, unseen=judged))
     assert list(recorded["id"]) == list(prompts["id"]) and "sim" not in recorded
     assert set(undecided(recorded, params)) == set(LANGUAGES.values())
+
+
+@pytest.mark.parametrize(
+    ("heard", "wer", "error"),
+    [
+        ("窓を開けると、海が見えます。", 0, 0),
+        ("マドヲ開けると海が見えます", 25, 25),  # kanji left: the sentence is nearer
+        ("マドヲアケルト、ウミガミエマス", 116.667, 0),  # heard right, spelled otherwise
+        ("まどをあけるとうみがみえ", 66.667, 100 * 2 / 14),
+    ],
+)
+def test_a_japanese_answer_may_be_spelled_in_kana(
+    params: Params, monkeypatch: pytest.MonkeyPatch, heard: str, wer: float, error: float
+):
+    prompts = unseen_prompts(dataclasses.replace(params, unseen=FULL))
+    prompts = prompts[prompts["id"] == "unseen-ja-17"]
+
+    def told(audio: dict, rows: pd.DataFrame, *_: object) -> pd.DataFrame:
+        kinds = {
+            k: count_errors(rows["target_text"].item(), heard, "ja", k) for k in ("wer", "error")
+        }
+        counted = {k: e.rate for k, e in kinds.items()} | {
+            "error_edits": kinds["error"].edits, "error_length": kinds["error"].length
+        }  # fmt: skip
+        return rows[["id", "target_lang"]].assign(transcript=heard, **counted)
+
+    monkeypatch.setattr(unseen, "judge", told)
+    row = judge_unseen({}, prompts, params).iloc[0]
+    assert row["wer"] == pytest.approx(wer, abs=1e-2)
+    assert row["error"] == pytest.approx(error) == 100 * row["error_edits"] / row["error_length"]
 
 
 def test_the_stage_depends_on_every_model_that_it_speaks_with():
