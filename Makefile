@@ -6,7 +6,7 @@ PY ?= .venv/bin/python
 ENV := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
 STAGE ?=
 
-.PHONY: repro test lab verify compare lint scale parity
+.PHONY: repro test lab verify compare report lint scale parity
 
 repro: $(ENV)
 	"$(PY)" -m intp.nb clean notebooks/*.ipynb
@@ -26,6 +26,9 @@ verify: $(ENV)
 
 compare: $(ENV)
 	"$(PY)" -m tools.compare $(SCALE)
+
+report: $(ENV)
+	"$(PY)" -m report.page $(SCALE)
 
 lint: $(ENV)
 	"$(PY)" -m ruff check .

@@ -10,7 +10,7 @@ from intp.evaluate import judge
 from intp.params import Params
 from intp.paths import DATA, ROOT
 from intp.prompts import PROMPT_COLUMNS
-from report.tables import difference_cells, measure_cells
+from report.tables import difference_cells, measure_cells, with_clamped
 from texts.normalise import count_errors
 from texts.unseen import phonemise_unseen, readings
 
@@ -87,8 +87,10 @@ def topline(prompts: pd.DataFrame, params: Params) -> pd.DataFrame:
 def undecided(recorded: pd.DataFrame, params: Params) -> dict[str, str]:
     """Languages that decide nothing, by name, and why: what the judge makes of real recordings (as
     `topline` gives them) is unknown, or wrong too often."""
-    ceiling = params.unseen.ceiling
-    errors = recorded.groupby("set")["error"].mean() if len(recorded) else {}
+    ceiling = params.claims.ceiling
+    errors = {}
+    if len(recorded):
+        errors = with_clamped(recorded, params).groupby("set")["clamped"].mean()
     found = {}
     for name in LANGUAGES.values():
         if name not in errors:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -61,9 +60,18 @@ def load_pairs(
 
 def recipe(params: Params, model: str, variant: str) -> Recipe:
     """The training recipe of `dpo.<model>`; supervised runs share it but for the loss."""
-    spec = asdict(params.dpo[model])
-    spec.pop("pairs")
-    return Recipe(method=known_variant(params, variant).method, seed=params.seed, **spec)
+    spec = params.dpo[model]
+    return Recipe(
+        method=known_variant(params, variant).method,
+        beta=spec.beta,
+        lr=spec.lr,
+        warmup_steps=spec.warmup_steps,
+        epochs=spec.epochs,
+        batch_pairs=spec.batch_pairs,
+        weight_decay=spec.weight_decay,
+        clip=spec.clip,
+        seed=params.seed,
+    )
 
 
 def align(

@@ -10,14 +10,13 @@ import numpy as np
 import pandas as pd
 
 from intp.adapters.base import Adapter
-from intp.audio import log_mel
-from intp.corpus import read_audio
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.prompts import load_prompts, read_prompts
 from intp.score import judge_speech
 from intp.speech import sample_seed
 from judges import build_quality, build_recogniser, build_similarity
+from judges.prosody import of_audio
 
 
 def references(frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -43,7 +42,8 @@ def judge(
         progress=progress,
     )
     kept = ["id", "set", "direction", "voice", "target_lang"]
-    return frame[kept].merge(scores, on="id", validate="one_to_one")
+    found = frame[kept].merge(scores, on="id", validate="one_to_one")
+    return found.merge(of_audio(audio), on="id", validate="one_to_one") if quality else found
 
 
 def speak(
@@ -65,30 +65,6 @@ def evaluate(
 ) -> pd.DataFrame:
     """Scores of one model on `frame`, one row a prompt."""
     return judge(speak(adapter, frame, sampling, params.seed, progress), frame, params, progress)
-
-
-def topline(frame: pd.DataFrame, recordings: Path, params: Params) -> dict[str, pd.DataFrame]:
-    """Scores of the recordings of the target texts, and of the same through the tokenizer.
-
-    Only prompts whose recording exists take part; the tokenizer's timbre comes from the prompt's
-    reference, as it does for a model. Raises ValueError if no recording matches.
-    """
-    from intp.audio import griffin_lim
-    from intp.models import load_tokenizer
-
-    audio = dict(read_audio(recordings, set(frame["id"])))
-    frame = frame[frame["id"].isin(audio)]
-    if frame.empty:
-        raise ValueError(f"{recordings}: holds no recording of these prompts")
-    tokenizer, timbre = load_tokenizer(), references(frame)
-    through = {
-        name: griffin_lim(tokenizer.speech(tokenizer.tokens(log_mel(x)), log_mel(timbre[name])))
-        for name, x in audio.items()
-    }
-    return {
-        "recording": judge(audio, frame, params, "recordings"),
-        "recording through tokenizer": judge(through, frame, params, "through tokenizer"),
-    }
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:

@@ -35,6 +35,8 @@ TWO = (Field(min_length=2, max_length=2), AfterValidator(_ascending))
 Range = Annotated[list[Positive], *TWO]
 CountRange = Annotated[list[Count], *TWO]
 Free = dict[str, Any]
+Guard = Literal["second_error", "sim", "quality", "rate", "seconds", "pause_share", "f0_spread",
+                "repeated", "missing"]  # fmt: skip
 
 STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 checked = dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -159,12 +161,10 @@ class Iterative:
 
 @checked
 class Unseen:
-    """How many sentences an unseen language (E.2), the folder of their `recordings` if there is one,
-    and the topline error in per cent above which a language decides nothing."""
+    """How many sentences an unseen language (E.2), and the folder of their `recordings`, if any."""
 
     sentences: Count
     recordings: Text | None
-    ceiling: Positive
 
 
 @checked
@@ -173,6 +173,18 @@ class Statistics:
 
     resamples: Annotated[int, Field(ge=100)]
     level: Rate
+
+
+@checked
+class Claims:
+    """The rule of the claims ledger: the `measure` that stands for the paper's WER, how far apart
+    is still comparable, the worst topline (per cent) of a language that decides anything, and by
+    how much alignment may move what it was not asked to (`guards`: least and greatest change)."""
+
+    measure: Literal["WER", "error", "clamped error"]
+    margins: dict[str, NotNegative]
+    ceiling: Positive
+    guards: dict[Guard, Annotated[list[float], *TWO]]
 
 
 @checked
@@ -206,6 +218,7 @@ class Params:
     iterative: Iterative
     unseen: Unseen
     statistics: Statistics
+    claims: Claims
     pretraining: dict[str, Pretraining]
 
     @model_validator(mode="after")
