@@ -215,12 +215,15 @@ def test_a_language_that_the_judge_cannot_hear_decides_nothing(params: Params, t
     assert examine(wanted, evidence(tmp_path, params), 1).holds
     table(tmp_path, "table_10", [*cells, ("recording", "Korean WER", 70, 65, 75)], "")
     assert "Korean" in examine(wanted, evidence(tmp_path, params), 1).missing
+    table(tmp_path, "table_10", cells, "")
+    assert "no recordings in Korean" in examine(wanted, evidence(tmp_path, params), 1).missing
 
 
 def test_a_table_s_own_paired_difference_is_preferred(params: Params, tmp_path: Path):
     cells = [("Ints", "Korean WER", 60, 50, 70), ("Ints w/ INTP", "Korean WER", 55, 45, 65)]
     rows = tuple(Term(s, "10", r, "Korean WER", r) for s, r in ((1, "Ints w/ INTP"), (-1, "Ints")))
     wanted = Comparison(rows, (), "lower", 0.0)
+    cells.append(("recording", "Korean WER", 30, 25, 35))
     table(tmp_path, "table_10", cells, "")
     assert not examine(wanted, evidence(tmp_path, params), 1).holds
     table(tmp_path, "table_10", [*cells, ("Ints w/ INTP", "Korean WER difference", -5, -8, -2)], "")

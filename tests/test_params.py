@@ -89,6 +89,8 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("mining.measure", "cer", "mining.measure: expected 'error' or 'wer'"),
         ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
         ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
+        ("iterative.model", "ints", "iterative.model: no intp in runs.ints"),
+        ("iterative.text_types", [], "iterative.text_types: List should have at least 1 item"),
         ("claims.guards.sim", [1.0, -0.02], "guards.sim: expected the smaller number first"),
         ("claims.guards", {"loudness": [0, 1]}, "loudness"),
         ("claims.margins", {"SIM": -0.02}, "SIM: expected greater than or equal to 0"),

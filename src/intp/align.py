@@ -44,8 +44,7 @@ def load_pairs(
             targets |= {k: v for k, v in read_targets(speech[model]).items() if k in names}
         else:
             targets |= {k: adapter.encode(x) for k, x in read_speech(speech[model], names)}
-    used = prompts[prompts["id"].isin(set(pairs["prompt"]))]
-    known = {p.id: p for p in load_prompts(used)}
+    known = {p.id: p for p in load_prompts(prompts[prompts["id"].isin(pairs["prompt"])])}
     made = []
     for row in pairs.itertuples():
         for name in (row.chosen, row.rejected):
@@ -54,13 +53,8 @@ def load_pairs(
         if row.prompt not in known:
             raise ValueError(f"{row.pair}: prompt {row.prompt} is missing")
         prompt = known[row.prompt]
-        made.append(
-            Pair(
-                row.pair,
-                Example(prompt, targets[row.chosen]),
-                Example(prompt, targets[row.rejected]),
-            )
-        )
+        answers = [Example(prompt, targets[name]) for name in (row.chosen, row.rejected)]
+        made.append(Pair(row.pair, *answers))
     return made
 
 

@@ -64,16 +64,14 @@ def inter_pairs(
     """Two models' intra pairs of one prompt compared (A.3.2): winner with winner and each winner
     with the other's loser, never loser with loser. The lower error is chosen, whosever it is."""
     known = answers(judged, measure, clamp).set_index("id", drop=False)
+    least = f"gap of {measure} >= {threshold:g} percentage points, clamped at {clamp:g}"
     rows = []
     for _, group in intra.groupby("prompt", sort=True):
         for a, b in combinations(group.sort_values("chosen_model").itertuples(), 2):
             for one, two in COMPARISONS:
                 both = [known.loc[getattr(a, one)], known.loc[getattr(b, two)]]
                 w, l = sorted(both, key=lambda answer: answer["clamped"])
-                rule = (
-                    f"{one} of {a.chosen_model} with {two} of {b.chosen_model}, gap of {measure} "
-                )
-                rule += f">= {threshold:g} percentage points, clamped at {clamp:g}"
+                rule = f"{one} of {a.chosen_model} with {two} of {b.chosen_model}, {least}"
                 if l["clamped"] - w["clamped"] >= threshold and l["clamped"] > w["clamped"]:
                     rows.append(_pair("inter", f"{w['id']}-over-{l['id']}", w, l, rule))
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
@@ -178,10 +176,7 @@ def shuffled_preferences(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
     swapped = pairs.copy()
     for column in [c for c in pairs.columns if c.startswith("chosen")]:
         other = column.replace("chosen", "rejected")
-        swapped.loc[flip, column], swapped.loc[flip, other] = (
-            pairs.loc[flip, other],
-            pairs.loc[flip, column],
-        )
+        swapped.loc[flip, [column, other]] = pairs.loc[flip, [other, column]].to_numpy()
     return swapped
 
 

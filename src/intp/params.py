@@ -152,6 +152,22 @@ class Variant:
 
 
 @checked
+class Iterative:
+    """The second round (5.3, C.2): whose v1 speaks again, and the text types of its prompts."""
+
+    model: Text
+    text_types: Annotated[list[Text], Field(min_length=1)]
+
+
+@checked
+class Unseen:
+    """How many sentences an unseen language (E.2), and the folder of their `recordings`, if any."""
+
+    sentences: Count
+    recordings: Text | None
+
+
+@checked
 class Statistics:
     """Bootstrap resamples and the level of every interval."""
 
@@ -209,6 +225,8 @@ class Params:
     equal_pairs: bool
     variants: dict[str, Variant]
     runs: dict[str, list[Text]]
+    iterative: Iterative
+    unseen: Unseen
     statistics: Statistics
     listening: Listening
     claims: Claims
@@ -224,6 +242,8 @@ class Params:
                 raise ValueError(f"runs.{model}: not among the models of dpo {sorted(self.dpo)}")
             if unknown := sorted(set(names) - self.variants.keys()):
                 raise ValueError(f"runs.{model}: {unknown} not among the variants")
+        if "intp" not in self.runs.get(self.iterative.model, []):
+            raise ValueError(f"iterative.model: no intp in runs.{self.iterative.model}")
         if unknown := sorted(set(self.mining.models) - self.sampling.keys()):
             raise ValueError(f"mining.models: {unknown} not in sampling {sorted(self.sampling)}")
         return self

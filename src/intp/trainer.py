@@ -194,13 +194,8 @@ def step_loss(
         kind=recipe.kind,
         label_smoothing=recipe.label_smoothing,
     )
-    parts = {
-        "loss": out.loss.item(),
-        "chosen_reward": out.chosen_reward.mean().item(),
-        "rejected_reward": out.rejected_reward.mean().item(),
-        "margin": out.margin.mean().item(),
-        "accuracy": out.accuracy.mean().item(),
-    }
+    logged = ("loss", "chosen_reward", "rejected_reward", "margin", "accuracy")
+    parts = {name: getattr(out, name).mean().item() for name in logged}
     if not recipe.sft_weight:
         return out.loss, parts
     sft = sft_loss(adapter, model, batch)

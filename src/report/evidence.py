@@ -229,15 +229,16 @@ class Evidence:
         return None
 
     def _check_topline(self, terms: Sequence[Term]) -> None:
-        """Raises Missing for an unseen language whose recordings the judge itself gets wrong."""
+        """Raises Missing for an unseen language whose recordings the judge itself gets wrong, or that
+        has none: then nobody knows."""
         for term in terms:
             if term.table != "10":
                 continue
             language = term.column.rpartition(" ")[0]
             try:
                 value, *_ = self._cell("10", RECORDINGS, f"{language} WER")
-            except Missing:
-                continue
+            except Missing as error:
+                raise Missing(f"no recordings in {language}, so no topline") from error
             if value > self.params.claims.ceiling:
                 raise Missing(f"the judge gets {value:.0f} % of {language} recordings wrong")
 
