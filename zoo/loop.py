@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from intp.device import precision
 from zoo.muon import optimizers
 
 
@@ -45,6 +47,8 @@ def pretrain(
     had never stopped. One line of JSON a save goes to `work/log.jsonl`.
     """
     torch.set_flush_denormal(True)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision())
+    accelerator.prepare_model(model)  # in place: its forward computes in bf16 where that is faster
     work.mkdir(parents=True, exist_ok=True)
     steppers = optimizers(model, schedule.lr, schedule.weight_decay, schedule.optimizer)
     last, start, spent = work / "last.pt", 0, 0.0
@@ -84,7 +88,7 @@ def pretrain(
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             sums, count = {}, 0
-    model.eval()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
 
 
 def bucket_batches(lengths: list[int], budget: int, seed: int) -> list[list[int]]:

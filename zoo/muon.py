@@ -1,4 +1,4 @@
-"""Muon for the matrices inside a transformer, in the precision of the weights.
+"""Muon for the matrices inside a transformer, in bfloat16 where the machine multiplies that.
 
 The update is the momentum's nearest orthogonal matrix (Jordan et al. 2024), by the Newton-Schulz
 polynomials of Polar Express (Amsel et al. 2025). `torch.optim.Muon` iterates in bfloat16 only,
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+from intp.device import precision
 
 OUTSIDE = ("embed", "head", "llm_decoder")  # tables of the vocabulary, by their names
 POLYNOMIALS = (
@@ -24,7 +26,8 @@ POLYNOMIALS = (
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Each of [N, R, C] with its singular values brought near 1."""
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
+    x = matrices.bfloat16() if precision() == "bf16" else matrices
+    x = x.mT if tall else x
     x = x / (1.02 * x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT
