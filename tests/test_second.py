@@ -12,7 +12,7 @@ from intp.corpus import Utterance, read_audio, read_manifest
 from intp.paths import DATA
 from intp.score import MissingSpeech
 from judges import JudgeError
-from listening.second import phoneme_error, second_judge, whisper_tiny_en
+from judges.second import phoneme_error, second_judge, whisper_tiny_en
 from networks.recogniser import PhonemeRecogniser, RecogniserConfig, normalised
 from texts.phonemes import phonemise, sounding
 from zoo.loop import Schedule, pretrain

@@ -17,6 +17,7 @@ from intp.score import judge_speech
 from intp.speech import sample_seed
 from judges import build_quality, build_recogniser, build_similarity
 from judges.prosody import of_audio
+from judges.second import second_judge
 
 
 def references(frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -31,7 +32,7 @@ def judge(
     progress: str | None = None,
     quality: bool = True,
 ) -> pd.DataFrame:
-    """Judge one answer a prompt; the prompt's set, direction and voice stay beside the scores."""
+    """Judge one answer a prompt beside its set, direction and voice; `quality` asks every judge."""
     scores = judge_speech(
         audio,
         frame,
@@ -43,7 +44,12 @@ def judge(
     )
     kept = ["id", "set", "direction", "voice", "target_lang"]
     found = frame[kept].merge(scores, on="id", validate="one_to_one")
-    return found.merge(of_audio(audio), on="id", validate="one_to_one") if quality else found
+    if not quality:
+        return found
+    found = found.merge(of_audio(audio), on="id", validate="one_to_one")
+    if params.judges.second == "none":
+        return found
+    return found.merge(second_judge(audio, frame, progress), on="id", validate="one_to_one")
 
 
 def speak(

@@ -69,10 +69,14 @@ class Prompts:
 
 @checked
 class Judges:
-    """Who transcribes, who compares voices, who rates quality, and how they are fed."""
+    """Who transcribes, who compares voices, who rates quality, and how they are fed.
+
+    `second` is asked beside the recogniser, and never in mining (judges.second).
+    """
 
     recogniser: Text
     recogniser_zh: Text
+    second: Literal["whisper-tiny.en + recogniser-zh", "none"]
     context_seconds: Annotated[float, Field(gt=0, le=30)]
     batch_size: Count
     similarity: Text

@@ -1,7 +1,7 @@
 """*Simulated* listeners: instruments that mining did not use, each heard a little differently.
 
 No person is imitated. A simulated listener hears a reading error where a second recogniser
-(listening.second) finds more errors than on clean recordings, calls that speech more natural which
+(judges.second) finds more errors than on clean recordings, calls that speech more natural which
 Distill-MOS rates higher, and that voice more similar which Resemblyzer puts nearer. Listeners
 differ in how strict they are and now and then answer at random.
 """
@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from judges import build_quality, build_similarity, cosine
+from judges.second import CHINESE, second_judge
 from listening.design import RECORDING, Plan
 from listening.schema import COLUMNS, QUESTIONS, check_answers
-from listening.second import CHINESE, second_judge
 
 FLOOR = 0.75  # quantile of the second error on recordings that every listener forgives
 LAPSE = 0.02  # share of answers that are given at random
