@@ -70,9 +70,8 @@ def truncated_wav(path: Path) -> bool:
 
 def resample(samples: np.ndarray, found: int, rate: int) -> np.ndarray:
     """Resample [N] from `found` to `rate` Hz with torchaudio's windowed sinc."""
-    if found == rate:
-        return samples
-    return torchaudio.functional.resample(torch.from_numpy(samples), found, rate).numpy()
+    resampled = torchaudio.functional.resample
+    return samples if found == rate else resampled(torch.from_numpy(samples), found, rate).numpy()
 
 
 @lru_cache
