@@ -186,13 +186,9 @@ def step_loss(
     inputs = pair_inputs(adapter, batch, recipe, epoch)
     scores = adapter.score(model, inputs, **recipe.scoring)
     known = reference(inputs, [f"{epoch}/{p.id}" for p in batch]).to(scores)
-    chosen_logratio, rejected_logratio = (scores - known).chunk(2)
+    logratios = (scores - known).chunk(2)
     out = preference_loss(
-        chosen_logratio,
-        rejected_logratio,
-        beta=recipe.beta,
-        kind=recipe.kind,
-        label_smoothing=recipe.label_smoothing,
+        *logratios, beta=recipe.beta, kind=recipe.kind, label_smoothing=recipe.label_smoothing
     )
     parts = {
         "loss": out.loss.item(),
