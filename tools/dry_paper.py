@@ -256,20 +256,23 @@ def main() -> None:
     """Walk all of it; exits with 1 at the first step that fails."""
     parser = argparse.ArgumentParser(prog="python -m tools.dry_paper", description=__doc__)
     parser.add_argument("--few", action="store_true", help="without the 18 ablations of ARS")
-    few = parser.parse_args().few
+    parser.add_argument("--resume", action="store_true", help="go on in the copy that is there")
+    options = parser.parse_args()
     began = time.monotonic()
-    shutil.rmtree(WALK, ignore_errors=True)
     tree, logs = WALK / "tree", WALK / "logs"
-    logs.mkdir(parents=True)
-    copy_tree(tree)
+    if not options.resume:
+        shutil.rmtree(WALK, ignore_errors=True)
+        copy_tree(tree)
+    logs.mkdir(exist_ok=True)
     rules = build_backend("rules", 0, DATA / "sentences.jsonl", WALK)
     with served(rules) as endpoint:
-        changes = overrides(endpoint, few)
+        changes = overrides(endpoint, options.few)
         params = write_params(tree / "params.yaml", changes)
         print("params/paper.yaml, but for")
         for name, value in changes.items():
             print(f"  {name}: {value}")
-        write_parts(tree, params)
+        if not options.resume:
+            write_parts(tree, params)
         print(f"tiny random checkpoints and judges: {time.monotonic() - began:.0f} s", flush=True)
         for step in plan(tree, params):
             absent = [d for d in step.deps if not step.frozen and not (tree / d).exists()]
@@ -277,6 +280,8 @@ def main() -> None:
                 print(f"{step.name}: dvc.yaml asks for {name}, which no one makes at this scale")
             if reason := unwalkable(step, tree, params):
                 print(f"{step.name}: skipped, {reason}", flush=True)
+                continue
+            if options.resume and step.outs and all((tree / o).exists() for o in step.outs):
                 continue
             start, used = time.monotonic(), computed()
             said = walk(step, tree, logs / f"{step.name}.log")

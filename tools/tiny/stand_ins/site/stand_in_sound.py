@@ -10,9 +10,9 @@ def heard(samples: Tensor, per_token: int, codes: int) -> Tensor:
     return (frames.abs().mean(1) * 1e5).long() % codes
 
 
-def spoken(tokens: Tensor, per_token: int, rate: int) -> Tensor:
-    """Samples [M * per_token] at `rate` of tokens [M]: a tone of 100 to 800 Hz each, and a breath of
-    noise from torch's global generator, which the adapters seed."""
+def spoken(tokens: Tensor, per_token: int, rate: int, breath: float = 0.01) -> Tensor:
+    """Samples [M * per_token] at `rate` of tokens [M]: a tone of 100 to 800 Hz each, and a `breath` of
+    noise from torch's global generator, which the adapters seed where upstream draws."""
     hertz = (100 + tokens % 700).float().repeat_interleave(per_token)
     tone = torch.sin(2 * torch.pi * hertz.cumsum(0) / rate)
-    return 0.1 * tone + 0.01 * torch.randn(len(tone))
+    return 0.1 * tone + breath * torch.randn(len(tone))

@@ -16,5 +16,5 @@ class Vocos(nn.Module):
         return cls()
 
     def decode(self, mel: Tensor) -> Tensor:
-        """Samples [B, T * 256] of log-mel frames [B, 100, T]; a frame sounds its loudest band."""
-        return torch.stack([spoken(7 * row.argmax(0), HOP, RATE) for row in mel])
+        """Samples [B, T * 256] of log-mel frames [B, 100, T]: each sounds its loudest band, by no chance."""
+        return torch.stack([spoken(7 * row.argmax(0), HOP, RATE, breath=0.0) for row in mel])
