@@ -12,9 +12,10 @@ import intp.models
 from intp.adapters.base import Example
 from intp.models import load_adapter
 from intp.params import Params
+from intp.paths import DATA
 from intp.prompts import Prompt
 from networks import ar_upstream, f5, maskgct_upstream
-from texts.glosses import Lexicon
+from texts.glosses import read_lexicon
 from texts.llm import Chat
 from texts.transforms import Rules
 from tools import dry_paper
@@ -93,7 +94,7 @@ def test_every_run_of_paper_is_walked(params: Params):
 def test_the_endpoint_speaks_the_protocol(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("INTP_LLM_KEY", "any")
     monkeypatch.setenv("no_proxy", "*")
-    rules = Rules(0, Lexicon({}, {}, ()))
+    rules = Rules(0, read_lexicon(DATA / "sentences.jsonl"))
     with endpoint.served(rules) as url:
         chat = Chat(url, "tiny", tmp_path, rules, tries=1)
         made = chat.transform("the boy reads his letter in the garden", "en", "regular")
