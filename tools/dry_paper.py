@@ -56,7 +56,7 @@ WORDS = (
     "we",
 )
 CHARACTERS = "的一是我不了在有人他这你们来上大"
-SMALL = {"prompts.mining": 2, "prompts.development": 1, "prompts.evaluation": 1}
+SMALL = {"prompts.mining": 1, "prompts.development": 1, "prompts.evaluation": 1}
 SMALL |= {"statistics.resamples": 200}
 
 
