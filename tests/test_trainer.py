@@ -64,6 +64,18 @@ def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, t
     assert found[True] < found[False]
 
 
+@pytest.mark.parametrize("reference", ["cached", "live"])
+def test_the_reference_is_scored_in_the_policy_s_precision(
+    adapter: ARAdapter, tmp_path, monkeypatch, reference: str
+):
+    monkeypatch.setattr(trainer, "precision", lambda: "bf16")
+    for weight in adapter.model.parameters():
+        weight.data *= 8  # log-probabilities of a size that bf16 rounds off visibly
+    rule = replace(QUICK, reference=reference, epochs=1)
+    log = train(adapter, preferences(4), rule, tmp_path).log
+    assert log[0]["margin"] == pytest.approx(0, abs=1e-6)
+
+
 def test_the_reference_gets_no_gradient(adapter: ARAdapter):
     pairs = preferences(3)
     reference = copy.deepcopy(adapter)

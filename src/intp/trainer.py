@@ -325,10 +325,13 @@ def make_reference(
     if recipe.method == "sft":
         return None
     adapter.model.to(accelerator.device)
+    # In the policy's precision, or the first margin is not 0 but what bf16 rounds off.
+    scorer = copy.copy(adapter)
+    scorer.score = accelerator.autocast()(adapter.score)
     if recipe.reference == "live":
-        return live_reference(adapter, recipe)
+        return live_reference(scorer, recipe)
     with accelerator.main_process_first():
-        return cached_reference(cached_scores(adapter, pairs, recipe, work))
+        return cached_reference(cached_scores(scorer, pairs, recipe, work))
 
 
 def update(
