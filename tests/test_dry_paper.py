@@ -78,7 +78,11 @@ def test_a_published_layout_loads_speaks_and_scores(name: str, params: Params, u
 def test_sizes_and_the_endpoint_are_all_that_differs_from_paper():
     changes = dry_paper.overrides("http://127.0.0.1:1/v1")
     configs = {f"models.{name}.config" for name in models.SIZES}
-    assert changes.keys() - configs == {"prompts.endpoint", *dry_paper.SMALL}
+    assert changes.keys() - configs == {"prompts.endpoint", "runs.ars", *dry_paper.SMALL}
+    every = dry_paper.overrides("http://127.0.0.1:1/v1", every=True)
+    assert changes.keys() - every.keys() == {"runs.ars"}
+    kinds = ["intp-equal", "ars-pairs", "negatives-sft", "en2en"]
+    assert changes["runs.ars"] == ["intp", "shuffled", "sft", *kinds]
 
 
 def test_every_run_of_paper_is_walked(params: Params):

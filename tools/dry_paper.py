@@ -71,14 +71,23 @@ class Step:
     frozen: bool = False
 
 
-def overrides(endpoint: str, few: bool = False) -> dict[str, object]:
-    """What differs from params/paper.yaml: the endpoint's address and sizes, by dotted name; with
-    `few`, ARS has the runs of the other models only."""
+def overrides(endpoint: str, every: bool = False) -> dict[str, object]:
+    """What differs from params/paper.yaml: the endpoint's address and sizes, by dotted name; unless
+    `every`, of each group of ablations only the first run."""
     paper = YAML(typ="safe").load((PARAMS / "paper.yaml").read_text("utf-8"))
     published = paper["models"]
     sizes = {f"models.{m}.config": published[m]["config"] | s for m, s in models.SIZES.items()}
-    runs = {"runs.ars": list(paper["runs"]["f5"])} if few else {}
-    return {"prompts.endpoint": endpoint} | SMALL | sizes | runs
+    runs = {
+        f"runs.{m}": first_of_each(names, paper["variants"]) for m, names in paper["runs"].items()
+    }
+    runs = {name: few for name, few in runs.items() if few != paper["runs"][name.partition(".")[2]]}
+    return {"prompts.endpoint": endpoint} | SMALL | sizes | ({} if every else runs)
+
+
+def first_of_each(names: list[str], variants: Mapping[str, Mapping]) -> list[str]:
+    """The runs without a group, and the first of each group."""
+    groups = [variants[name].get("group") for name in names]
+    return [n for i, n in enumerate(names) if groups[i] is None or groups[i] not in groups[:i]]
 
 
 def write_params(path: Path, changes: Mapping[str, object]) -> Params:
@@ -255,7 +264,7 @@ MAIN = {f"{s} WER" for s in ("regular", "articulatory", "code-switching", "cross
 def main() -> None:
     """Walk all of it; exits with 1 at the first step that fails."""
     parser = argparse.ArgumentParser(prog="python -m tools.dry_paper", description=__doc__)
-    parser.add_argument("--few", action="store_true", help="without the 18 ablations of ARS")
+    parser.add_argument("--all", action="store_true", help="every ablation, not one of each group")
     parser.add_argument("--resume", action="store_true", help="go on in the copy that is there")
     options = parser.parse_args()
     began = time.monotonic()
@@ -266,7 +275,7 @@ def main() -> None:
     logs.mkdir(exist_ok=True)
     rules = build_backend("rules", 0, DATA / "sentences.jsonl", WALK)
     with served(rules) as endpoint:
-        changes = overrides(endpoint, options.few)
+        changes = overrides(endpoint, options.all)
         params = write_params(tree / "params.yaml", changes)
         print("params/paper.yaml, but for")
         for name, value in changes.items():
