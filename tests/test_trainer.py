@@ -76,6 +76,14 @@ def test_the_reference_is_scored_in_the_policy_s_precision(
     assert log[0]["margin"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_trained_model_is_as_precise_as_before(adapter: ARAdapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "precision", lambda: "bf16")
+    fresh, pairs = copy.deepcopy(adapter), preferences(4)
+    fresh.model.load_state_dict(train(adapter, pairs, QUICK, tmp_path).weights)
+    inputs = adapter.batch([pair.chosen for pair in pairs])
+    assert torch.equal(adapter.score(adapter.model, inputs), fresh.score(fresh.model, inputs))
+
+
 def test_the_reference_gets_no_gradient(adapter: ARAdapter):
     pairs = preferences(3)
     reference = copy.deepcopy(adapter)

@@ -307,8 +307,9 @@ def finish(
 ) -> dict[str, Tensor]:
     """The weights a run ended with, the best ones if there are any, put into the adapter."""
     if shell is None:
+        own = accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as precise as before
         if best is not None:
-            accelerator.unwrap_model(model).load_state_dict(best)
+            own.load_state_dict(best)
         return accelerator.get_state_dict(model)
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
@@ -325,8 +326,7 @@ def make_reference(
     if recipe.method == "sft":
         return None
     adapter.model.to(accelerator.device)
-    # In the policy's precision, or the first margin is not 0 but what bf16 rounds off.
-    scorer = copy.copy(adapter)
+    scorer = copy.copy(adapter)  # in the policy's precision: else the first margin is rounding
     scorer.score = accelerator.autocast()(adapter.score)
     if recipe.reference == "live":
         return live_reference(scorer, recipe)
