@@ -6,7 +6,7 @@ PY ?= .venv/bin/python
 ENV := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
 STAGE ?=
 
-.PHONY: repro test lab verify compare report lint scale parity
+.PHONY: repro test lab verify compare report lint scale parity dry-paper
 
 repro: $(ENV)
 	"$(PY)" -m intp.nb clean notebooks/*.ipynb
@@ -36,6 +36,10 @@ lint: $(ENV)
 
 scale: $(ENV)
 	"$(PY)" -m tools.scale use $(SCALE)
+
+dry-paper: $(ENV)
+	"$(PY)" -m dvc pull --quiet data.dvc
+	"$(PY)" -m tools.dry_paper
 
 parity: .venv-parity/installed
 	.venv-parity/bin/python tools/parity/flow_matching.py

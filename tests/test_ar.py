@@ -23,6 +23,12 @@ def plain_batch(adapter: ARAdapter, example: Example) -> dict[str, torch.Tensor]
     return adapter.pad([adapter.sequence(*adapter.prefix(example.prompt, tokens), example.target)])
 
 
+def test_a_single_token_can_be_heard(adapter: ARAdapter):
+    reference = make_prompt("x").reference_speech
+    found = [len(adapter.decode(torch.arange(count), reference)) for count in (0, 1, 2, 9)]
+    assert found == [1600, 256, 3 * 256, 17 * 256]
+
+
 def logits_of(adapter: ARAdapter, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     inputs = {k: batch[k] for k in ("input_ids", "position_ids", "attention_mask")}
     return adapter.model(**inputs).logits[0]

@@ -64,9 +64,18 @@ def imported() -> set[str]:
 
 # jupyter_server and traitlets come with JupyterLab. The others are imported where they are used, by code that
 # says what to install: upstream's own packages (requirements-parity.txt), TRL for its benchmark,
-# hibari for growing the corpus, Vocos for the published F5-TTS.
+# hibari for growing the corpus, Vocos for the published F5-TTS. The stand-ins' sound is beside them.
 ELSEWHERE = {"jupyter_server", "f5_tts", "ema_pytorch", "models", "ttsdb_core", "ttsdb_maskgct"}
-ELSEWHERE |= {"traitlets", "cosyvoice", "utils", "trl", "datasets", "hibari", "vocos"}
+ELSEWHERE |= {
+    "traitlets",
+    "cosyvoice",
+    "utils",
+    "trl",
+    "datasets",
+    "hibari",
+    "vocos",
+    "stand_in_sound",
+}
 
 
 def test_what_the_code_imports_is_pinned():

@@ -116,6 +116,18 @@ def test_gradient_by_finite_differences():
         assert torch.autograd.gradcheck(loss, inputs)
 
 
+def squared_gap(chosen_logratio, rejected_logratio, beta):
+    return (1 - beta * (chosen_logratio - rejected_logratio)) ** 2
+
+
+def test_a_loss_of_one_s_own_is_named_by_module_and_function():
+    out = preference_loss(double(3), double(1), beta=0.1, kind=f"{__name__}:squared_gap")
+    assert out.loss.item() == pytest.approx(0.8**2)
+    assert out.margin.item() == pytest.approx(0.2)
+    with pytest.raises(AttributeError, match="no_such_loss"):
+        preference_loss(double(3), double(1), beta=0.1, kind=f"{__name__}:no_such_loss")
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="kind"):
         preference_loss(double(0), double(0), beta=1, kind="dpo")

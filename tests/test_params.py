@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from ruamel.yaml import YAML
 
 from intp.adapters.ar import ARConfig
-from intp.adapters.base import named
 from intp.adapters.flow_matching import FlowMatchingConfig
 from intp.adapters.masked import MaskedConfig
 from intp.params import SCALES, ParamsError, load_params, read_params
@@ -70,7 +70,7 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         published = {k: v for k, v in (model.published or {}).items() if k != "vocabulary"}
         config = configs[model.adapter.partition(":")[2]](**published, model=model.config)
         for part in ("frontend", "speech"):
-            assert callable(named(getattr(config, part, model.adapter))), name
+            assert callable(resolve_name(getattr(config, part, model.adapter))), name
 
 
 @pytest.mark.parametrize(

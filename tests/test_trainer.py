@@ -64,6 +64,26 @@ def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, t
     assert found[True] < found[False]
 
 
+@pytest.mark.parametrize("reference", ["cached", "live"])
+def test_the_reference_is_scored_in_the_policy_s_precision(
+    adapter: ARAdapter, tmp_path, monkeypatch, reference: str
+):
+    monkeypatch.setattr(trainer, "precision", lambda: "bf16")
+    for weight in adapter.model.parameters():
+        weight.data *= 8  # log-probabilities of a size that bf16 rounds off visibly
+    rule = replace(QUICK, reference=reference, epochs=1)
+    log = train(adapter, preferences(4), rule, tmp_path).log
+    assert log[0]["margin"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_trained_model_is_as_precise_as_before(adapter: ARAdapter, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "precision", lambda: "bf16")
+    fresh, pairs = copy.deepcopy(adapter), preferences(4)
+    fresh.model.load_state_dict(train(adapter, pairs, QUICK, tmp_path).weights)
+    inputs = adapter.batch([pair.chosen for pair in pairs])
+    assert torch.equal(adapter.score(adapter.model, inputs), fresh.score(fresh.model, inputs))
+
+
 def test_the_reference_gets_no_gradient(adapter: ARAdapter):
     pairs = preferences(3)
     reference = copy.deepcopy(adapter)

@@ -1,9 +1,11 @@
 """From a pair table to an aligned checkpoint: what the notebooks of Section 4 call."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pandas as pd
 import torch
@@ -60,18 +62,12 @@ def load_pairs(
 
 def recipe(params: Params, model: str, variant: str) -> Recipe:
     """The training recipe of `dpo.<model>`; supervised runs share it but for the loss."""
-    spec = params.dpo[model]
+    spec, run = params.dpo[model], known_variant(params, variant)
     return Recipe(
-        method=known_variant(params, variant).method,
-        beta=spec.beta,
-        lr=spec.lr,
-        warmup_steps=spec.warmup_steps,
-        epochs=spec.epochs,
-        batch_pairs=spec.batch_pairs,
-        weight_decay=spec.weight_decay,
-        clip=spec.clip,
-        seed=params.seed,
-    )
+        method=run.method, kind=run.loss, beta=spec.beta, lr=spec.lr,
+        warmup_steps=spec.warmup_steps, epochs=spec.epochs, batch_pairs=spec.batch_pairs,
+        weight_decay=spec.weight_decay, clip=spec.clip, seed=params.seed,
+    )  # fmt: skip
 
 
 def align(
@@ -100,6 +96,8 @@ def align(
 def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:
     """A short hash of what a run depends on."""
     digest = hashlib.sha256(json.dumps(vars(rule), sort_keys=True).encode())
+    if ":" in rule.kind:
+        digest.update(inspect.getsource(resolve_name(rule.kind)).encode())
     for pair in pairs:
         digest.update(pair.id.encode())
         for example in (pair.chosen, pair.rejected):

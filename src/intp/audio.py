@@ -98,6 +98,8 @@ def _inverse_mel() -> torch.Tensor:
 def griffin_lim(mel: torch.Tensor, iterations: int = 32, seed: int = 0) -> np.ndarray:
     """Waveform [N] of a log-mel spectrogram [T, 100]: pseudo-inverse filter bank, then Griffin-Lim."""
     magnitude = (mel.float().exp() @ _inverse_mel()).clamp_min(0).T
+    # A single token is shorter than the window: silence after it, cut off again below.
+    magnitude = torch.nn.functional.pad(magnitude, (0, max(0, N_FFT // HOP - len(mel))))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         wave = torchaudio.functional.griffinlim(
@@ -105,5 +107,5 @@ def griffin_lim(mel: torch.Tensor, iterations: int = 32, seed: int = 0) -> np.nd
             win_length=N_FFT, power=1.0, n_iter=iterations, momentum=0.99, length=None,
             rand_init=True,
         )  # fmt: skip
-    peak = wave.abs().max().clamp_min(1.0)
-    return (wave / peak).numpy()
+    wave = wave[: max(1, len(mel) - 1) * HOP]
+    return (wave / wave.abs().max().clamp_min(1.0)).numpy()

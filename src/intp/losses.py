@@ -5,6 +5,7 @@ log-probability), and one Bradley-Terry core on the ratio of policy and referenc
 """
 
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 import torch
 from torch import Tensor
@@ -79,7 +80,8 @@ def preference_loss(
     A logratio [B] is the policy's score minus the reference's, where the score is a log-probability
     or minus the flow-matching error. Eq. 7 as printed lost a parenthesis: beta multiplies the
     difference of both terms. `kind`: "sigmoid" (with `label_smoothing`, conservative DPO), "robust"
-    (needs label_smoothing < 0.5), "ipo", "hinge". Raises ValueError for anything else.
+    (needs label_smoothing < 0.5), "ipo", "hinge", or your own as "module:function", called with both
+    logratios and beta for losses [B]. Raises ValueError for anything else.
     """
     logits = chosen_logratio - rejected_logratio
     smooth = label_smoothing
@@ -94,8 +96,10 @@ def preference_loss(
         losses = (logits - 1 / (2 * beta)) ** 2
     elif kind == "hinge":
         losses = torch.relu(1 - beta * logits)
+    elif ":" in kind:
+        losses = resolve_name(kind)(chosen_logratio, rejected_logratio, beta)
     else:
-        raise ValueError(f"kind: expected sigmoid, robust, ipo or hinge, got {kind!r}")
+        raise ValueError(f"kind: no sigmoid, robust, ipo, hinge or module:function: {kind!r}")
     chosen, rejected = beta * chosen_logratio.detach(), beta * rejected_logratio.detach()
     margin = chosen - rejected
     return PreferenceLoss(losses.mean(), chosen, rejected, margin, (margin > 0).to(margin.dtype))

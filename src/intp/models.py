@@ -1,8 +1,9 @@
 """From a model's name in `params.yaml` to its adapter: configuration, never code, differs."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
-from intp.adapters.base import Adapter, named
+from intp.adapters.base import Adapter
 from intp.params import Params
 from intp.paths import CHECKPOINTS, ROOT
 from networks.tokenizer import SpeechTokenizer
@@ -26,7 +27,7 @@ def load_adapter(name: str, params: Params, path: Path | None = None) -> Adapter
     if name not in params.models:
         raise ValueError(f"models.{name}: unknown; params.yaml has {sorted(params.models)}")
     spec = params.models[name]
-    adapter = named(spec.adapter)
+    adapter = resolve_name(spec.adapter)
     source = checkpoint(path or ROOT / spec.checkpoint)
     if spec.published is None:
         return adapter.load(source, load_tokenizer())

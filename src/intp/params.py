@@ -141,11 +141,13 @@ class DPO:
 class Variant:
     """One run: which of the mined pairs it learns from (None: whatever there is), and how.
 
+    `loss` is a kind of `intp.losses.preference_loss`, or your own function as "module:function".
     `positives`: of the pairs of these text types, only those whose chosen answer all of them share
     (Table 5's group 3). Runs with the same `group` learn from equally many pairs if `equal_pairs`.
     """
 
     method: Literal["dpo", "sft"] = "dpo"
+    loss: Text = "sigmoid"
     shuffled: bool = False
     text_types: list[Text] | None = None
     directions: list[Text] | None = None

@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pandas as pd
 
-from intp.adapters.base import Prompt, named
+from intp.adapters.base import Prompt
 from intp.corpus import Utterance, read_audio, read_manifest
 from intp.params import Params
 from intp.paths import DATA, ROOT, WORK
@@ -80,7 +81,7 @@ def mining_prompts(params: Params) -> pd.DataFrame:
     }
     sentences = training_sentences(rows)
     backend = text_backend(params)
-    readers = [named(name) for name in limits.readers]
+    readers = [resolve_name(name) for name in limits.readers]
     made = []
     for number, (kinds, (direction, (spoken, lang))) in enumerate(
         product(WRITTEN, DIRECTIONS.items())

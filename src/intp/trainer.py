@@ -186,13 +186,9 @@ def step_loss(
     inputs = pair_inputs(adapter, batch, recipe, epoch)
     scores = adapter.score(model, inputs, **recipe.scoring)
     known = reference(inputs, [f"{epoch}/{p.id}" for p in batch]).to(scores)
-    chosen_logratio, rejected_logratio = (scores - known).chunk(2)
+    logratios = (scores - known).chunk(2)
     out = preference_loss(
-        chosen_logratio,
-        rejected_logratio,
-        beta=recipe.beta,
-        kind=recipe.kind,
-        label_smoothing=recipe.label_smoothing,
+        *logratios, beta=recipe.beta, kind=recipe.kind, label_smoothing=recipe.label_smoothing
     )
     logged = ("loss", "chosen_reward", "rejected_reward", "margin", "accuracy")
     parts = {name: getattr(out, name).mean().item() for name in logged}
@@ -306,8 +302,9 @@ def finish(
 ) -> dict[str, Tensor]:
     """The weights a run ended with, the best ones if there are any, put into the adapter."""
     if shell is None:
+        own = accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # as precise as before
         if best is not None:
-            accelerator.unwrap_model(model).load_state_dict(best)
+            own.load_state_dict(best)
         return accelerator.get_state_dict(model)
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process:
@@ -324,10 +321,12 @@ def make_reference(
     if recipe.method == "sft":
         return None
     adapter.model.to(accelerator.device)
+    scorer = copy.copy(adapter)  # in the policy's precision: else the first margin is rounding
+    scorer.score = accelerator.autocast()(adapter.score)
     if recipe.reference == "live":
-        return live_reference(adapter, recipe)
+        return live_reference(scorer, recipe)
     with accelerator.main_process_first():
-        return cached_reference(cached_scores(adapter, pairs, recipe, work))
+        return cached_reference(cached_scores(scorer, pairs, recipe, work))
 
 
 def update(

@@ -8,6 +8,7 @@ and Ints are in `networks.ar_upstream`. Zero-shot: the reference and its text st
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +22,6 @@ from intp.adapters.base import (
     Prompt,
     Speech,
     in_batches,
-    named,
     read_checkpoint,
     write_checkpoint,
 )
@@ -118,8 +118,8 @@ class ARAdapter:
         self, config: ARConfig, tokenizer: SpeechTokenizer | None, model: nn.Module | None = None
     ):
         self.config, self.tokenizer = config, tokenizer
-        self.frontend: Frontend = named(config.frontend)(config)
-        self.speech = named(config.speech)(config, tokenizer)
+        self.frontend: Frontend = resolve_name(config.frontend)(config)
+        self.speech = resolve_name(config.speech)(config, tokenizer)
         self.ids = self.frontend.ids
         self.model = (model or self.frontend.build(config)).eval()
 

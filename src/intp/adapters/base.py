@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,12 +101,6 @@ class Adapter(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the model and its configuration to one safetensors file."""
-
-
-def named(name: str) -> Any:
-    """What "module:Name" in a configuration stands for."""
-    module, _, kind = name.partition(":")
-    return getattr(import_module(module), kind)
 
 
 def in_batches(

@@ -8,6 +8,7 @@ start in one column. Mini model and published checkpoint differ in configuration
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from intp.adapters.base import (
     Prompt,
     Speech,
     in_batches,
-    named,
     read_checkpoint,
     write_checkpoint,
 )
@@ -89,7 +89,7 @@ class MaskedAdapter:
     ):
         self.config, self.tokenizer = config, tokenizer
         self.durations = torch.tensor(config.durations)
-        self.frontend = named(config.frontend)(config, tokenizer)
+        self.frontend = resolve_name(config.frontend)(config, tokenizer)
         if model is None:
             sizes = {"phone_table": len(config.phonemes) + 1} | config.model
             model = MaskGCT_T2S(cond_codebook_size=config.tokens, **sizes)

@@ -1,0 +1,1 @@
+"""Tiny random instances of published models and judges, in the layouts they are published in."""
