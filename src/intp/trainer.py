@@ -372,7 +372,9 @@ def keep_best(
 def save_state(accelerator: Accelerator, work: Path, log: list[dict[str, float]]) -> None:
     """Write the state of a run whole: beside the last one, then in its place."""
     partial, last, old = work / "partial", work / "last", work / "old"
+    partial.mkdir(exist_ok=True)  # whoever comes first: every process writes its share
     accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / "log.json").write_text(json.dumps(log))
         if last.exists():
