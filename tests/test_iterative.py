@@ -107,9 +107,10 @@ def scores(error: float) -> pd.DataFrame:
 
 def test_table_6_has_the_paper_s_cells_and_each_round_s_difference(params: Params):
     few = dataclasses.replace(params.statistics, resamples=100)
-    params = dataclasses.replace(params, statistics=few)
+    utmos = dataclasses.replace(params.judges, quality="utmos")
+    params = dataclasses.replace(params, statistics=few, judges=utmos)
     rows = {"Ints": scores(150.0), "Ints v1": scores(60.0), "Ints v2": scores(50.0)}
-    cells = pd.DataFrame(table_6(rows, {"Ints v1": 300, "Ints v2": 30}, params, "UTMOS"))
+    cells = pd.DataFrame(table_6(rows, {"Ints v1": 300, "Ints v2": 30}, params))
     found = cells.set_index(["row", "column"])
     printed = select("6:*:*")
     assert set(zip(printed["row"], printed["column"], strict=True)) <= set(found.index)

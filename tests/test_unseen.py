@@ -141,7 +141,7 @@ def test_a_language_without_recordings_or_with_a_poor_topline_is_undecided(param
 
 def test_table_10_has_the_paper_s_cells_and_says_what_is_undecided(params: Params):
     rows = {"Ints": scores(params, 40.0), "Ints w/ INTP": scores(params, 30.0)}
-    cells = pd.DataFrame(table_10(rows, scores(params, 60.0), params, "Distill-MOS"))
+    cells = pd.DataFrame(table_10(rows, scores(params, 60.0), params))
     printed = select("10:*:*")
     assert set(zip(printed["row"], printed["column"], strict=True)) <= set(
         zip(cells["row"], cells["column"], strict=True)
@@ -150,7 +150,7 @@ def test_table_10_has_the_paper_s_cells_and_says_what_is_undecided(params: Param
     change = cells[cells["column"] == "Korean clamped error difference"]
     assert change["value"].tolist() == [-10.0] and change["row"].tolist() == ["Ints w/ INTP"]
     assert cells["note"].str.contains("undecided: topline error 60.0 %|undecided: Japanese").all()
-    decided = pd.DataFrame(table_10(rows, scores(params, 20.0), params, "Distill-MOS"))
+    decided = pd.DataFrame(table_10(rows, scores(params, 20.0), params))
     assert (decided["note"] == "mini models").all()
 
 

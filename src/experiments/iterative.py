@@ -4,7 +4,7 @@ import pandas as pd
 
 from intp.mining import check_pairs, intra_pairs
 from intp.params import Params
-from report.tables import count_cell, difference_cells, score_cells
+from report.tables import count_cell, difference_cells, models_note, score_cells
 
 
 class NoPairs(ValueError):
@@ -46,23 +46,23 @@ def own_pairs(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
     return pairs
 
 
-def table_6(
-    scores: dict[str, pd.DataFrame], pairs: dict[str, int], params: Params, quality: str
-) -> list[dict]:
+def table_6(scores: dict[str, pd.DataFrame], pairs: dict[str, int], params: Params) -> list[dict]:
     """Table 6: every cell of base, v1 and v2 (`scores`, in this order, by row); for each round how
     many `pairs` it learned from, and what it changes against the row before, paired by item."""
     base, first, _ = scores
     cells = []
     for row, frame in scores.items():
-        cells += noted(score_cells(row, frame, params, quality))
+        cells += noted(score_cells(row, frame, params), params)
         if row != base:
             before, source = (base, "INTP") if row == first else (first, f"{first} generated")
             counted = count_cell(row, "Preference Data", pairs[row], "pairs")
-            cells += noted([counted], source)
-            cells += noted(difference_cells(row, scores[before], frame, params), f"minus {before}")
+            cells += noted([counted], params, source)
+            cells += noted(
+                difference_cells(row, scores[before], frame, params), params, f"minus {before}"
+            )
     return cells
 
 
-def noted(cells: list[dict], note: str = "") -> list[dict]:
+def noted(cells: list[dict], params: Params, note: str = "") -> list[dict]:
     """The cells with their note: whose they are and, after it, what `note` adds."""
-    return [cell | {"note": "; ".join(filter(None, ("mini models", note)))} for cell in cells]
+    return [cell | {"note": "; ".join(filter(None, (models_note(params), note)))} for cell in cells]

@@ -10,7 +10,7 @@ from intp.evaluate import judge
 from intp.params import Params
 from intp.paths import DATA, ROOT
 from intp.prompts import PROMPT_COLUMNS
-from report.tables import difference_cells, measure_cells, with_clamped
+from report.tables import difference_cells, measure_cells, models_note, with_clamped
 from texts.normalise import count_errors
 from texts.unseen import phonemise_unseen, readings
 
@@ -100,9 +100,7 @@ def undecided(recorded: pd.DataFrame, params: Params) -> dict[str, str]:
     return found
 
 
-def table_10(
-    scores: dict[str, pd.DataFrame], recorded: pd.DataFrame, params: Params, quality: str
-) -> list[dict]:
+def table_10(scores: dict[str, pd.DataFrame], recorded: pd.DataFrame, params: Params) -> list[dict]:
     """Table 10 from scores by row ("ARS", "ARS w/ INTP", …): every measure of every language, in the
     aligned row also after minus before, and a row of recordings where there are any.
 
@@ -111,7 +109,7 @@ def table_10(
     cells = []
     for row, frame in (scores if recorded.empty else {"recording": recorded} | scores).items():
         for name, rows in frame.groupby("set", sort=False):
-            cells += measure_cells(row, name, rows, params, quality)
+            cells += measure_cells(row, name, rows, params)
         base = row.partition(" w/ ")[0]
         if base != row:
             cells += difference_cells(row, scores[base], frame, params)
@@ -119,5 +117,6 @@ def table_10(
     for cell in cells:
         language = cell["column"].partition(" ")[0]
         why = reasons.get(language) or (language == "all" and ", ".join(reasons))
-        cell["note"] = f"mini models; undecided: {why}" if why else "mini models"
+        parts = (models_note(params), f"undecided: {why}" if why else "")
+        cell["note"] = "; ".join(filter(None, parts))
     return cells

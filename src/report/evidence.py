@@ -13,7 +13,7 @@ from intp.params import Params
 from report.claims import Comparison, Term
 from report.paper import paper_cells
 from report.statistics import stratified_mean
-from report.tables import LANGUAGES, MEASURES, SETS, with_clamped
+from report.tables import LANGUAGES, MEASURES, SETS, quality_name, with_clamped
 
 SCORED = ("4", "5", "6", "9")  # tables whose rows are score files
 RECORDINGS = "recording"  # the row of a table's topline
@@ -127,7 +127,7 @@ class Evidence:
     def _combined(self, column: str, terms: Sequence[Term]) -> pd.DataFrame:
         """One row an item: the signed sum of one column over the rows of a table."""
         part, _, measure = column.rpartition(" ")
-        name = {"WER": self.params.claims.measure, "UTMOS": "Distill-MOS"}.get(measure, measure)
+        name = {"WER": self.params.claims.measure, "UTMOS": "quality"}.get(measure, measure)
         total: pd.DataFrame | None = None
         for term in terms:
             scores = self._score_file(term)
@@ -180,7 +180,10 @@ class Evidence:
     def _columns(self, column: str) -> list[str]:
         """What a column of the paper may be called here, the parameters' measure first."""
         names = [column]
-        for printed, ours in (("WER", self.params.claims.measure), ("UTMOS", "Distill-MOS")):
+        for printed, ours in (
+            ("WER", self.params.claims.measure),
+            ("UTMOS", quality_name(self.params)),
+        ):
             if column.endswith(printed):
                 names.insert(0, column.removesuffix(printed) + ours)
         return names

@@ -31,23 +31,34 @@ MEASURES: dict[str, tuple[str | tuple[str, str], str]] = {
     "corpus WER": (("wer_edits", "wer_length"), "%"),
     "corpus error": (("error_edits", "error_length"), "%"),
     "SIM": ("sim", "cosine"),
-    "Distill-MOS": ("quality", "MOS"),
+    "quality": ("quality", "MOS"),
 }
+QUALITY = {"distillmos": "Distill-MOS", "utmos": "UTMOS"}
 
 
 LANGUAGES = {"en": ("en", "en2mixed", "zh2en"), "zh": ("zh", "zh2mixed", "en2zh")}
 
 
-def language_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
+def quality_name(params: Params) -> str:
+    """What tables call the judge of quality."""
+    return QUALITY[params.judges.quality]
+
+
+def models_note(params: Params) -> str:
+    """What every table says of models that are not the published ones."""
+    return "" if any(m.published for m in params.models.values()) else "mini models"
+
+
+def language_cells(row: str, scores: pd.DataFrame, params: Params) -> list[dict]:
     """Table 9's averages: the four sets of one target language, equally weighed."""
     cells = []
     for name, directions in LANGUAGES.items():
         rows = scores[scores["direction"].isin(directions)]
-        cells += measure_cells(row, f"avg {name}", rows, params, quality)
+        cells += measure_cells(row, f"avg {name}", rows, params)
     return cells
 
 
-def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) -> list[dict]:
+def score_cells(row: str, scores: pd.DataFrame, params: Params) -> list[dict]:
     """Every cell of one checkpoint: each set, each direction, and the average over the sets.
 
     A set weighs its two directions equally and the average its sets equally, as the paper does
@@ -59,19 +70,17 @@ def score_cells(row: str, scores: pd.DataFrame, params: Params, quality: str) ->
         parts += [(f"{name} {direction}", r) for direction, r in rows.groupby("direction")]
     if set(SETS) <= set(scores["set"]):
         parts.append(("avg", scores))
-    return [c for part, rows in parts for c in measure_cells(row, part, rows, params, quality)]
+    return [c for part, rows in parts for c in measure_cells(row, part, rows, params)]
 
 
-def measure_cells(
-    row: str, part: str, rows: pd.DataFrame, params: Params, quality: str
-) -> list[dict]:
+def measure_cells(row: str, part: str, rows: pd.DataFrame, params: Params) -> list[dict]:
     """One cell a measure that `rows` have, each named after its part of the table."""
     cells, rows = [], with_clamped(rows, params)
     for label, (column, unit) in MEASURES.items():
         if isinstance(column, str) and column not in rows:
             continue
         estimate = estimated(rows, column, params)
-        label = quality if label == "Distill-MOS" else label
+        label = quality_name(params) if label == "quality" else label
         cells.append(cell(row, f"{part} {label}", estimate, unit))
     return cells
 
