@@ -95,7 +95,11 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("claims.guards", {"loudness": [0, 1]}, "loudness"),
         ("claims.margins", {"SIM": -0.02}, "SIM: expected greater than or equal to 0"),
         ("claims.measure", "CER", "claims.measure: expected 'WER', 'error' or 'clamped error'"),
-        ("models", {}, "sampling: ['ars', 'cosyvoice2', 'f5', 'ints'] not among the models []"),
+        (
+            "models",
+            {},
+            "sampling: ['ars', 'cosyvoice2', 'f5', 'ints', 'maskgct'] not among the models []",
+        ),
     ],
 )
 def test_a_fault_names_file_field_and_expectation(name: str, value: object, expected: str):

@@ -38,7 +38,7 @@ def test_every_notebook_opens_with_its_section_and_ends_with_what_must_hold():
 
 def test_frozen_stages_are_pretraining_only():
     frozen = {n for n, s in stages().items() if s.get("frozen")}
-    assert frozen == {"tokenizer", "ars-mini", "f5-mini", "recogniser-zh"}
+    assert frozen == {"tokenizer", "ars-mini", "f5-mini", "maskgct-mini", "recogniser-zh"}
     assert (ROOT / "data.dvc").is_file()
 
 
