@@ -153,7 +153,7 @@ def train_flow(params: Params, work: Path) -> None:
         model=params.models["f5"].config,
     )
     adapter = FlowMatchingAdapter(config)
-    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, heard, guided_steps(spec))
+    task = FlowTask(adapter, training, mels, spec.budget, LONGEST, heard, spec.weights["told"])
     finish(adapter, task, params, work, "f5-mini", held)
 
 
@@ -171,7 +171,7 @@ def train_masked(params: Params, work: Path) -> None:
     torch.manual_seed(params.seed)
     adapter = MaskedAdapter(config, load_tokenizer())
     held = [row for row in held if versions[row.id]]
-    task = MaskedTask(adapter, training, versions, spec.budget, LONGEST, guided_steps(spec))
+    task = MaskedTask(adapter, training, versions, spec.budget, LONGEST, spec.weights["told"])
     finish(adapter, task, params, work, "maskgct-mini", held, versions)
 
 

@@ -14,8 +14,9 @@ DROP_AUDIO, DROP_ALL = 0.3, 0.2  # F5-TTS's shares of steps without reference, a
 class FlowTask:
     """Batches of joined utterances of one voice, the first of them the reference speech.
 
-    Where text and speech meet is what costs. Until step `guided`, fewer and fewer rows are told: each
-    frame hears the phoneme that it sounds (`sounds`, by utterance), not the one due at its time.
+    Where text and speech meet is what costs. With the chance `told` a row is told: each target frame
+    hears the phoneme that it sounds (`sounds`, by utterance), not the one due at its time. So the
+    model learns to sound what it hears when it hears it, and at inference follows what is due.
     """
 
     def __init__(
@@ -26,11 +27,11 @@ class FlowTask:
         budget: int,
         longest: int,
         sounds: dict[str, Tensor | None],
-        guided: int,
+        told: float,
     ):
         self.adapter, self.budget, self.longest = adapter, budget, longest
         self.mels, self.speakers = mels, Speakers(rows)
-        self.sounds, self.guided = sounds, guided
+        self.sounds, self.told = sounds, told
 
     def mel(self, rows: list[Utterance]) -> Tensor:
         """Normalised log-mel [T, 100] of utterances in a row."""
@@ -39,23 +40,21 @@ class FlowTask:
             torch.cat([self.mels[r.id].float() for r in rows]) - config.mel_mean
         ) / config.mel_std
 
-    def draw(self, count: int, told: float) -> dict[str, Tensor]:
-        """One row of `count` utterances, with the chance `told` of hearing what it sounds."""
+    def draw(self, count: int) -> dict[str, Tensor]:
+        """One row of `count` utterances."""
         rows = self.speakers.pick(count)
         reference, target = self.mel(rows[:1]), self.mel(rows[1:])
         prompt = as_prompt(rows[:1], rows[1:])
         row = self.adapter.noised(prompt, reference, target, random_draw())
         found = [self.sounds[r.id] for r in rows]
-        if float(torch.rand(())) < told and all(s is not None for s in found):
-            row["text_frames"] = joined(found, rows)
+        if float(torch.rand(())) < self.told and all(s is not None for s in found):
+            row["text_frames"][len(reference) :] = joined(found, rows)[len(reference) :]
         return row
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
-        count, told = 2 + chance(self.longest - 1), 1 - step / max(1, self.guided)
-        rows = like_lengths(
-            lambda: self.draw(count, told), lambda r: len(r["condition"]), self.budget
-        )
+        count = 2 + chance(self.longest - 1)
+        rows = like_lengths(lambda: self.draw(count), lambda r: len(r["condition"]), self.budget)
         batch = self.adapter.pad(rows)
         luck = float(torch.rand(()))
         velocity = self.adapter.model(

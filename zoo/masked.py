@@ -16,8 +16,8 @@ DROP_TEXT = 0.1
 class MaskedTask:
     """Batches of joined utterances of one voice, the first of them the reference speech.
 
-    Until step `guided`, fewer and fewer rows are told where each phoneme sounds; to the others it lies
-    where it is due.
+    With the chance `told` the target's phonemes lie where they sound; else, as at inference, where
+    they are due.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class MaskedTask:
         versions: dict[str, list[Segment]],
         budget: int,
         longest: int,
-        guided: int,
+        told: float,
     ):
         self.adapter, self.budget, self.longest = adapter, budget, longest
-        self.guided = guided
+        self.told = told
         self.versions = {r.id: versions[r.id] for r in rows if versions[r.id]}
         self.speakers = Speakers([r for r in rows if r.id in self.versions])
 
@@ -42,14 +42,15 @@ class MaskedTask:
         row = self.adapter.sequence(as_prompt(rows[:1], rows[1:]), parts[0].tokens, target)
         if float(torch.rand(())) < told:
             phoneme = joined([part.phoneme for part in parts], rows)
-            row["phone_positions"] = sounding_at(phoneme, len(row["phone_ids"]))
+            sounding, due = sounding_at(phoneme, len(row["phone_ids"])), row["phone_positions"]
+            row["phone_positions"] = torch.where(due < len(parts[0].tokens), due, sounding)
         return row | self.adapter.masking(len(target), random_draw())
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
-        count, told = 2 + chance(self.longest - 1), 1 - step / max(1, self.guided)
+        count = 2 + chance(self.longest - 1)
         rows = like_lengths(
-            lambda: self.row(self.speakers.pick(count), chance(4), told),
+            lambda: self.row(self.speakers.pick(count), chance(4), self.told),
             lambda r: sum(len(r[f"{part}_ids"]) for part in ("phone", "reference", "target")),
             self.budget,
         )
