@@ -7,6 +7,7 @@ import pandas as pd
 
 from report.evidence import file_of
 from report.paper import paper_cells
+from report.tables import QUALITY
 
 TITLES = {
     "1a": "Preference pairs by text type",
@@ -24,7 +25,7 @@ TITLES = {
 }
 MARKS = {"above": "▲", "below": "▼", "inside": "=", "differs": "≠"}
 COMMANDS = {"▲": r"$\uparrow$", "▼": r"$\downarrow$", "≠": r"$\neq$", "·": r"$\cdot$"}
-HERE = {"UTMOS": "Distill-MOS"}  # off `paper` scale another judge stands in
+HERE = {"UTMOS": QUALITY["distillmos"]}  # off `paper` scale another judge stands in
 COLUMNS = ["table", "row", "column", "here", "low", "high", "n", "unit", "paper", "mark", "note",
            "stage", "notebook"]  # fmt: skip
 
