@@ -15,3 +15,9 @@ def precision() -> str:
     if torch.cuda.is_available():
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "no"
+
+
+def fast(wanted: bool = True) -> torch.autocast:
+    """A context in which matrices multiply in bf16, if `wanted` and where that is faster."""
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and precision() == "bf16")

@@ -1,8 +1,9 @@
-"""A causal language model of transformers, by its configuration's names."""
+"""A causal language model of transformers, by its configuration's names, and its attention mask."""
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 
@@ -13,3 +14,13 @@ def causal_lm(sizes: dict[str, Any]) -> nn.Module:
     return AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**sizes), attn_implementation="sdpa"
     )
+
+
+def visible(segments: Tensor) -> Tensor:
+    """Who may attend to whom [B, 1, T, T] in rows of `segments` [B, T]: each answer to the prompt
+    (0) and to itself, all causally; padding (-1) to itself alone, so that no row is empty."""
+    query, key = segments[:, :, None], segments[:, None]
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = causal & ((key == 0) | (key == query)) & (key >= 0)
+    return (seen | torch.eye(length, dtype=torch.bool))[:, None]

@@ -26,19 +26,9 @@ from intp.adapters.base import (
     write_checkpoint,
 )
 from intp.losses import IGNORE, ar_logps
-from networks.causal_lm import causal_lm
+from networks.causal_lm import causal_lm, visible
 from networks.tokenizer import TOKEN_RATE, SpeechTokenizer
 from networks.upstream import read_published
-
-
-def visible(segments: Tensor) -> Tensor:
-    """Who may attend to whom [B, 1, T, T] in rows of `segments` [B, T]: each answer to the prompt
-    (0) and to itself, all causally; padding (-1) to itself alone, so that no row is empty."""
-    query, key = segments[:, :, None], segments[:, None]
-    length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = causal & ((key == 0) | (key == query)) & (key >= 0)
-    return (seen | torch.eye(length, dtype=torch.bool))[:, None]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from intp.adapters.base import (
     write_checkpoint,
 )
 from intp.audio import HOP, N_MELS, SAMPLE_RATE, griffin_lim, log_mel
+from intp.device import fast
 from intp.losses import flow_matching_error
 from intp.paths import ROOT
 from networks import f5
@@ -209,7 +210,8 @@ class FlowMatchingAdapter:
     ) -> list[tuple[Tensor, bool]]:
         """Target frames [T, 100] and whether they are whole, for one batch of prompts.
 
-        `sampling`: steps, cfg, sway, duration_factor, max_seconds. Row i starts from seed i's noise.
+        `sampling`: steps, cfg, sway, duration_factor, max_seconds. Row i starts from seed i's noise,
+        and its batch mates change nothing, unless `fast` (bf16) rounds them together.
         """
         rows, whole = [], []
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -221,9 +223,9 @@ class FlowMatchingAdapter:
         batch = self.pad(rows)
         names = ("noise", "condition", "text", "frame_mask", "text_frames")
         times = f5.time_grid(sampling["steps"], sampling["sway"]).to(batch["noise"].device)
-        speech = f5.euler(
-            self.model, *(batch.get(name) for name in names), times=times, cfg=sampling["cfg"]
-        )
+        inputs = [batch.get(name) for name in names]
+        with fast(sampling.get("fast", False)):
+            speech = f5.euler(self.model, *inputs, times=times, cfg=sampling["cfg"])
         targets = [mel[mask].cpu() for mel, mask in zip(speech, batch["target_mask"], strict=True)]
         return list(zip(targets, whole, strict=True))
 

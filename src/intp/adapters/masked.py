@@ -17,14 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from intp.adapters.base import (
-    Draw,
-    Example,
-    Prompt,
-    Speech,
-    in_batches,
-    read_checkpoint,
-    write_checkpoint,
-)
+    Draw, Example, Prompt, Speech, in_batches, read_checkpoint, write_checkpoint,
+)  # fmt: skip
+from intp.device import fast
 from intp.losses import masked_logps
 from networks.maskgct import MaskGCT_T2S
 from networks.maskgct_sampling import Unmasking, masked_share, unmask
@@ -180,7 +175,8 @@ class MaskedAdapter:
         """Target tokens and whether `max_seconds` left them their length, for one batch of prompts.
 
         `sampling`: duration_factor (of the reference's time a phoneme), max_seconds, and those of
-        `Unmasking` (steps, cfg, rescale, temperature, top_k). Row i draws from seed i alone.
+        `Unmasking` (steps, cfg, rescale, temperature, top_k). Row i draws from seed i
+        alone; `fast` as in flow matching.
         """
         settings = Unmasking(**{f.name: sampling[f.name] for f in fields(Unmasking)})
         most = int(sampling["max_seconds"] * self.config.token_rate)
@@ -195,7 +191,8 @@ class MaskedAdapter:
         batch = self.pad(rows)
         inputs = self.inputs(batch | {"mask": batch["target_mask"], "time": torch.ones(len(rows))})
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        ids = unmask(self.model, inputs, batch["target_mask"], generators, settings).cpu()
+        with fast(sampling.get("fast", False)):
+            ids = unmask(self.model, inputs, batch["target_mask"], generators, settings).cpu()
         return [(row[: min(n, most)], n <= most) for row, n in zip(ids, wanted, strict=True)]
 
     def synthesise(
