@@ -17,8 +17,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from intp.adapters.base import (
-    Draw, Example, Prompt, Speech, in_batches, read_checkpoint, write_checkpoint,
-)  # fmt: skip
+    Draw,
+    Example,
+    Prompt,
+    Speech,
+    in_batches,
+    read_checkpoint,
+    write_checkpoint,
+)
 from intp.device import fast
 from intp.losses import masked_logps
 from networks.maskgct import MaskGCT_T2S
@@ -174,9 +180,8 @@ class MaskedAdapter:
     ) -> list[tuple[Tensor, bool]]:
         """Target tokens and whether `max_seconds` left them their length, for one batch of prompts.
 
-        `sampling`: duration_factor (of the reference's time a phoneme), max_seconds, and those of
-        `Unmasking` (steps, cfg, rescale, temperature, top_k). Row i draws from seed i
-        alone; `fast` as in flow matching.
+        `sampling`: duration_factor (of the reference's time a phoneme), max_seconds, `fast` as in flow
+        matching, and `Unmasking`'s: steps, cfg, rescale, temperature, top_k. Row i draws from seed i.
         """
         settings = Unmasking(**{f.name: sampling[f.name] for f in fields(Unmasking)})
         most = int(sampling["max_seconds"] * self.config.token_rate)
@@ -206,10 +211,9 @@ class MaskedAdapter:
 
         def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
             found = self.generate(some, sampling, drawn)
-            decode = self.frontend.decode
             return [
-                Speech(decode(tokens, p.reference_speech, seed), tokens, seed, stopped)
-                for p, seed, (tokens, stopped) in zip(some, drawn, found, strict=True)
+                Speech(self.frontend.decode(y, p.reference_speech, seed), y, seed, stopped)
+                for p, seed, (y, stopped) in zip(some, drawn, found, strict=True)
             ]
 
         lengths = [len(p.target_phonemes) for p in prompts]
