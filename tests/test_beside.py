@@ -62,6 +62,18 @@ def test_rows_of_ours_come_last_and_columns_of_ours_stay_away(folder: Path):
     assert "regular error" not in set(table["column"])
 
 
+def test_what_listeners_said_stands_in_table_4_beside_the_error(folder: Path):
+    heard = pd.read_csv(folder / "tables" / "table_04.csv").head(2)
+    heard = heard.assign(row="ARS w/ INTP", column=["avg N-CMOS", "similarity win"], value=0.3)
+    heard = heard.assign(table="figure_02", low=0.1, high=0.7, note="simulated; mini models")
+    (folder / "figures").mkdir()
+    heard.to_csv(folder / "figures" / "figure_02.csv", index=False)
+    cells = beside(folder).set_index(["table", "row", "column"])
+    cell = cells.loc[("4", "ARS w/ INTP", "avg N-CMOS")]
+    assert (cell["here"], cell["mark"], cell["paper"]) == ("0.3", "inside", "0.64")
+    assert cell["note"].startswith("simulated") and "similarity win" not in cells.loc["4"].index
+
+
 def test_another_judge_s_scores_stand_in_the_paper_s_column_without_a_mark(folder: Path):
     cell = beside(folder).set_index(["table", "row", "column"]).loc[("5", "ARS", "regular UTMOS")]
     assert (cell["here"], cell["mark"]) == ("2.0", "") and "Distill-MOS" in cell["note"]

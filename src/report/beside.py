@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report.evidence import file_of
+from report.evidence import files_of
 from report.paper import paper_cells
 from report.tables import QUALITY
 
@@ -55,13 +55,12 @@ def _table(name: str, folder: Path) -> pd.DataFrame:
 
 def _ours(name: str, folder: Path, printed: set[str]) -> pd.DataFrame:
     """Our cells of the columns that are printed; `judge` where another than the paper's measured."""
-    path = file_of(name, folder)
-    if not path.is_file():
+    if not (files := files_of(name, folder)):
         return pd.DataFrame(columns=[*COLUMNS, "judge"], dtype=object).drop(
             columns=["table", "paper", "mark"]
         )
-    ours = pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns=["table", "paper"])
-    ours = ours.rename(columns={"value": "here"}).assign(judge="")
+    ours = pd.concat([pd.read_csv(path, dtype=str, keep_default_na=False) for path in files])
+    ours = ours.drop(columns=["table", "paper"]).rename(columns={"value": "here"}).assign(judge="")
     for theirs, stands in HERE.items():
         stood = ours["column"].str.endswith(f" {stands}")
         ours.loc[stood, "judge"] = stands

@@ -42,6 +42,12 @@ def file_of(table: str, folder: Path) -> Path:
     return folder / "tables" / f"table_{int(digits):02d}{table[len(digits) :]}.csv"
 
 
+def files_of(table: str, folder: Path) -> list[Path]:
+    """The files that have cells of a table: its own, and figure 2's for Table 4's N-CMOS."""
+    names = [table, *(["figure_02"] if table == "4" else [])]
+    return [path for name in names if (path := file_of(name, folder)).is_file()]
+
+
 @dataclass
 class Evidence:
     """All tables and score files of one scale; `runs` maps what follows a model's name to a run."""
@@ -155,11 +161,11 @@ class Evidence:
     def table(self, name: str) -> pd.DataFrame:
         """One table of this scale, by row and column. Raises Missing."""
         if name not in self._tables:
-            path = file_of(name, self.folder)
-            if not path.is_file():
-                raise Missing(f"{path.stem} is not there")
-            frame = pd.read_csv(path, keep_default_na=False, na_values={"value": [""], "low": [""]})
-            self._tables[name] = frame.set_index(["row", "column"])
+            blank = {"keep_default_na": False, "na_values": {"value": [""], "low": [""]}}
+            frames = [pd.read_csv(path, **blank) for path in files_of(name, self.folder)]
+            if not frames:
+                raise Missing(f"{file_of(name, self.folder).stem} is not there")
+            self._tables[name] = pd.concat(frames).set_index(["row", "column"])
         return self._tables[name]
 
     def _cell(self, table: str, row: str, column: str) -> tuple[float, float, float, bool]:
