@@ -89,7 +89,7 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("mining.measure", "cer", "mining.measure: expected 'error' or 'wer'"),
         ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
         ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
-        ("iterative.model", "ints", "iterative.model: no intp in runs.ints"),
+        ("runs.ints", ["sft"], "iterative.model: no intp in runs.ints"),
         ("iterative.text_types", [], "iterative.text_types: List should have at least 1 item"),
         ("claims.guards.sim", [1.0, -0.02], "guards.sim: expected the smaller number first"),
         ("claims.guards", {"loudness": [0, 1]}, "loudness"),
@@ -134,8 +134,8 @@ def written(folder: Path, old: str, new: str) -> Path:
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path):
-    params = read_params(written(tmp_path, "beta: 0.1", "beta: 1e-4"))
-    assert params.dpo["ars"].beta == 1e-4
+    params = read_params(written(tmp_path, "beta: 1000.0", "beta: 1e-4"))
+    assert params.dpo["f5"].beta == 1e-4
     params = read_params(written(tmp_path, "recogniser_zh: whisper-base", "recogniser_zh: no"))
     assert params.judges.recogniser_zh == "no"
 

@@ -96,7 +96,8 @@ def main() -> None:
         return
     old = [pd.read_csv(OUT)] if OUT.is_file() else []
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    pd.concat([*old, pd.DataFrame(rows).round(4)]).to_csv(OUT, index=False, lineterminator="\n")
+    table = pd.concat([*old, pd.DataFrame(rows)])
+    table.to_csv(OUT, index=False, lineterminator="\n", float_format="%.5g")
 
 
 if __name__ == "__main__":

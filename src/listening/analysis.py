@@ -15,7 +15,7 @@ from intp.params import Params
 from listening.design import Plan
 from listening.schema import QUESTIONS, SCORES, AnnotationError
 from report.statistics import Estimate
-from report.tables import cell
+from report.tables import cell, models_note
 
 CHUNK = 200  # resamples at once
 GOLD_RIGHT = 0.75  # share of gold items that a listener must get right; of traps: all
@@ -218,8 +218,9 @@ def decided(rows: pd.DataFrame, question: str, params: Params) -> Estimate | Non
     return share(rows, rows["score"] > 0, params) if len(rows) else None
 
 
-def note(answers: pd.DataFrame, instrument: str, barred: int) -> str:
+def note(answers: pd.DataFrame, instrument: str, barred: int, params: Params) -> str:
     """What a table must say of its listeners: simulated or human, languages, how many."""
     kind, people = answers["kind"].iloc[0], answers["listener"].nunique()
     by = f" ({instrument})" if kind == "simulated" else ""
-    return f"{kind}{by}; {people} listeners, {barred} excluded; mini models; n counts answers"
+    parts = [f"{kind}{by}", f"{people} listeners, {barred} excluded", models_note(params)]
+    return "; ".join(filter(None, [*parts, "n counts answers"]))
