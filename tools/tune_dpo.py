@@ -3,7 +3,8 @@
     python -m tools.tune_dpo --model ars dpo.ars.lr=5e-5,1e-4 dpo.ars.epochs=1,2
 
 Needs the pairs of the scale in force (`dvc repro pairs`). Every combination is trained and its error
-on the development prompts printed beside the base model's, paired by item; appended to
+on the development prompts printed beside the base model's, paired by item, as it is and with every
+answer `clamped` (one loop of babble outweighs forty sound answers); appended to
 results/development/dpo.csv. With `--held-out` some pairs are kept out of training: how often the
 aligned model orders them rightly (`held_out`) says in seconds what the error says in minutes.
 """
@@ -22,7 +23,7 @@ from intp.paths import ROOT, WORK, runs
 from intp.prompts import held_out_prompts, read_prompts
 from intp.trainer import Scores, reference_scores
 from report.statistics import paired
-from report.tables import SETS, estimated
+from report.tables import SETS, estimated, with_clamped
 from tools.grid import combinations
 
 OUT = ROOT / "results" / "development" / "dpo.csv"
@@ -84,10 +85,13 @@ def main() -> None:
             continue
         after = evaluate(adapter, frame, sampling, params, str(overrides))
         change = estimated(paired(base, after, "error"), "error", params)
+        both = (with_clamped(frame, params) for frame in (base, after))
+        clamped = estimated(paired(*both, "clamped"), "clamped", params)
         rows.append(
             row
             | {"before": base["error"].mean(), "after": after["error"].mean()}
             | {"difference": change.value, "low": change.low, "high": change.high}
+            | {"clamped": clamped.value, "clamped_low": clamped.low, "clamped_high": clamped.high}
             | {"sim_before": base["sim"].mean(), "sim_after": after["sim"].mean()}
             | {"seconds_before": base["seconds"].mean(), "seconds_after": after["seconds"].mean()}
         )
