@@ -4,7 +4,7 @@
 
 Needs the pairs of the scale in force (`dvc repro pairs`). Every combination is trained and its error
 on the development prompts printed beside the base model's, paired by item, as it is and with every
-answer `clamped` (one loop of babble outweighs forty sound answers); appended to
+answer `clamped` (one loop of babble outweighs many sound answers); appended to
 results/development/dpo.csv. With `--held-out` some pairs are kept out of training: how often the
 aligned model orders them rightly (`held_out`) says in seconds what the error says in minutes.
 """
