@@ -175,6 +175,14 @@ def test_generation_depends_on_the_seed_alone(adapter, prompts):
         assert a.shape == c.shape and not torch.allclose(a, c, atol=1e-2)
 
 
+def test_fast_speech_is_repeatable_and_rounds_only(adapter, prompts):
+    exact = adapter.generate(prompts, SAMPLING, [7, 8, 9])
+    fast = [adapter.generate(prompts, SAMPLING | {"fast": True}, [7, 8, 9]) for _ in range(2)]
+    for (a, _), (b, _), (again, _) in zip(exact, *fast, strict=True):
+        assert torch.equal(b, again) and b.dtype == torch.float32
+        assert torch.allclose(a, b, atol=0.2)
+
+
 def test_speech_comes_in_the_order_asked_with_its_frames(adapter, prompts):
     answers = adapter.synthesise(prompts, SAMPLING | {"batch_size": 2}, [7, 8, 9])
     for prompt, speech, seed in zip(prompts, answers, (7, 8, 9), strict=True):

@@ -286,6 +286,13 @@ def test_the_rescaled_deviation_is_a_row_s_own():
         assert _deviation(x, mask)[i].item() == pytest.approx(x[i, :n].std().item(), rel=1e-5)
 
 
+def test_fast_speech_is_repeatable_and_as_long(masked: MaskedAdapter, prompts: list):
+    exact = masked.generate(prompts, SAMPLING, [7, 8, 9])
+    fast = [masked.generate(prompts, SAMPLING | {"fast": True}, [7, 8, 9]) for _ in range(2)]
+    for (a, _), (b, _), (again, _) in zip(exact, *fast, strict=True):
+        assert torch.equal(b, again) and b.shape == a.shape
+
+
 def test_speech_has_samples_tokens_and_its_seed(tokenizer, prompts: list):
     masked = build(tokenizer)
     speech = masked.synthesise(prompts, SAMPLING | {"batch_size": 2}, [7, 8, 9])

@@ -1,6 +1,7 @@
 """What the models are, from their configuration and files: sizes, parts in the paper, pretraining."""
 
 from collections.abc import Mapping
+from inspect import getmodule
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,8 +19,7 @@ LOGS, COSTS = ROOT / "results" / "pretraining", ROOT / "results" / "pretraining.
 
 def architecture(adapter: Adapter) -> str:
     """The first words of the adapter's module: what kind of model it speaks for."""
-    module = __import__(type(adapter).__module__, fromlist=["__doc__"])
-    return module.__doc__.partition(":")[0]
+    return (getmodule(type(adapter)).__doc__ or "").partition(":")[0]
 
 
 def part(name: str, params: Params) -> str:
@@ -40,14 +40,14 @@ def described(params: Params) -> pd.DataFrame:
     for name, spec in params.models.items():
         adapter, file = load_adapter(name, params), ROOT / spec.checkpoint
         own = costs[costs["stage"].isin([file.stem, f"{file.stem}-text"])]
+        files = [path for path in (file, *file.rglob("*")) if path.is_file()]
         rows[spec.label] = {
             "architecture": architecture(adapter),
             "network": type(adapter.model).__name__,
             "reads": "phonemes" if adapter.config.phonemes else "text",
             "part": part(name, params),
             "parameters": sum(p.numel() for p in adapter.model.parameters()) / 1e6,
-            "megabytes": sum(f.stat().st_size for f in [file, *file.rglob("*")] if f.is_file())
-            / 1e6,
+            "megabytes": sum(path.stat().st_size for path in files) / 1e6,
             "steps": own["steps"].sum(),
             "hours": own["seconds"].sum() / 3600,
         }
@@ -61,9 +61,8 @@ def pretraining_curves(params: Params) -> plt.Figure:
     logs = {}
     for stem, label in stems.items():
         for path in sorted(LOGS.glob(f"{stem}*.jsonl")):
-            logs[label + (", on text" if path.stem != stem else "")] = pd.read_json(
-                path, lines=True
-            )
+            title = label if path.stem == stem else f"{label}, on text"
+            logs[title] = pd.read_json(path, lines=True)
     columns = max(1, min(4, len(logs)))
     rows = max(1, -(-len(logs) // columns))
     figure, axes = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.6 * rows), squeeze=False)
