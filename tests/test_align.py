@@ -1,14 +1,22 @@
-"""Which pairs a run learns from: what its variant says, equally many within a group."""
+"""Which pairs a run learns from, equally many within a group, and what of them it sees."""
 
 import dataclasses
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
-from intp.align import recipe
+from experiments.unseen import unseen_prompts
+from intp.adapters.ar import ARAdapter
+from intp.align import load_pairs, recipe
 from intp.mining import selected, variant_pairs
 from intp.params import Params, Variant, load_params
+from intp.speech import read_speech, read_targets, synthesise_shards
+from networks.tokenizer import SpeechTokenizer
+
+SAMPLINGS = [{"temperature": t, "top_k": 20, "top_p": 1.0, "max_seconds": 0.6} for t in (0.8, 1.2)]
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +103,47 @@ def test_an_unknown_variant_and_one_that_selects_nothing_are_named(
         variant_pairs(pairs, "ars", "nonsense", params)
     with pytest.raises(ValueError, match="variants.maskgct-pairs: none of the"):
         variant_pairs(pairs, "ars", "maskgct-pairs", params)
+
+
+def foreign(tmp_path: Path, adapter: ARAdapter, prompts: pd.DataFrame) -> dict[str, Path]:
+    """Answers of two token models of one tokenizer, and of a third that speaks another way."""
+    other = SpeechTokenizer(adapter.tokenizer.config).eval()
+    far = ARAdapter(adapter.config, other)
+    folders = {}
+    for name, speaker in {"ars": adapter, "ints": adapter, "f5": far}.items():
+        folders[name] = tmp_path / name
+        synthesise_shards(speaker, name, prompts, SAMPLINGS, 0, folders[name])
+    return folders
+
+
+def test_both_answers_of_a_pair_reach_the_policy_the_same_way(
+    tmp_path: Path, adapter: ARAdapter, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("intp.speech.WORK", tmp_path / "work")
+    asked = unseen_prompts(load_params("mini")).head(2)
+    asked = asked.assign(target_phonemes="abcd. abc", prompt_phonemes="dcba.")
+    speech = foreign(tmp_path, adapter, asked)
+    first = asked["id"].iloc[0]
+    rows = [
+        {
+            "pair": f"{w}>{l}", "prompt": first, "chosen_model": w, "rejected_model": l,
+            "chosen": f"{w}-{first}-0", "rejected": f"{l}-{first}-1",
+        }
+        for w, l in product(speech, speech)
+    ]  # fmt: skip
+    heard = {k: adapter.encode(x) for folder in speech.values() for k, x in read_speech(folder)}
+    sampled = {}
+    for name in ("ars", "ints"):
+        sampled |= read_targets(speech[name], adapter.representation)
+    assert read_targets(speech["f5"], adapter.representation) == {}
+    assert len(sampled) == 8 and any(not torch.equal(sampled[k], heard[k]) for k in sampled)
+    pairs = {pair.id: pair for pair in load_pairs(pd.DataFrame(rows), asked, speech, adapter)}
+    for row in rows:
+        source = heard if "f5" in row["pair"] else sampled
+        assert torch.equal(pairs[row["pair"]].chosen.target, source[row["chosen"]])
+        assert torch.equal(pairs[row["pair"]].rejected.target, source[row["rejected"]])
+    with pytest.raises(ValueError, match=r"no speech folder for the models \['f5'\]"):
+        load_pairs(pd.DataFrame(rows), asked, {k: speech[k] for k in ("ars", "ints")}, adapter)
+    gone = pd.DataFrame(rows[:1]).assign(chosen=f"ars-{first}-9")
+    with pytest.raises(ValueError, match=f"ars>ars: speech ars-{first}-9 is missing"):
+        load_pairs(gone, asked, speech, adapter)

@@ -55,7 +55,7 @@ def spoken(adapter: ARAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for module in ("speech", "align"):
         monkeypatch.setattr(f"intp.{module}.WORK", tmp_path / "work")
     asked = prompts("repeated", "code-switching")
-    return synthesise_shards(adapter, "ints", asked, SAMPLINGS, 0, tmp_path / "speech", "key")
+    return synthesise_shards(adapter, "ints", asked, SAMPLINGS, 0, tmp_path / "speech")
 
 
 def test_a_model_that_is_never_mined_mines_its_own_speech_here(
@@ -79,7 +79,7 @@ def test_v2_starts_from_v1_which_is_its_reference(
     asked = prompts("repeated", "code-switching")
     pairs = own_pairs(judged(spoken, asked, [0, 0, 0, 0, 50, 50, 50, 50]), params)
     speech = {"ints": tmp_path / "speech"}
-    examples = load_pairs(pairs, asked, speech, adapter, native="ints")
+    examples = load_pairs(pairs, asked, speech, adapter)
     rule = Recipe(lr=3e-3, warmup_steps=1, epochs=4, batch_pairs=4)
     before = reference_scores(adapter, examples, rule)
     log = align(adapter, examples, rule, tmp_path / "v2.safetensors")

@@ -22,7 +22,7 @@ def spoken(out: Path, work: Path, patch: pytest.MonkeyPatch) -> dict[str, bytes]
     patch.setattr(speech, "SHARD", 3)
     patch.setattr(speech, "WORK", work)
     adapter = load_adapter("ars", PARAMS)
-    speech.synthesise_shards(adapter, "ars", PROMPTS, SAMPLINGS, 0, out, "key")
+    speech.synthesise_shards(adapter, "ars", PROMPTS, SAMPLINGS, 0, out)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 

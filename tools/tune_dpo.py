@@ -64,7 +64,7 @@ def main() -> None:
         table = variant_pairs(table, options.model, options.variant, params)
         spoken = set(table["chosen_model"]) | set(table["rejected_model"])
         speech = {m: folder / "speech" / m for m in spoken}
-        pairs = load_pairs(table, mining, speech, adapter, native=options.model)
+        pairs = load_pairs(table, mining, speech, adapter)
         rule = recipe(params, options.model, options.variant)
         # By prompt: a pair of a prompt that was trained on has been seen.
         asked = sorted({pair.chosen.prompt.id for pair in pairs})

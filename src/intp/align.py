@@ -8,11 +8,10 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pandas as pd
-import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from intp.adapters.base import Adapter, Example
+from intp.adapters.base import Adapter, Example, weights_key
 from intp.mining import known_variant
 from intp.params import Params
 from intp.paths import WORK
@@ -26,37 +25,39 @@ def load_pairs(
     prompts: pd.DataFrame,
     speech: Mapping[str, Path],
     adapter: Adapter,
-    native: str | None = None,
 ) -> list[Pair]:
     """The rows of a pair table as `Pair`s for `adapter`.
 
-    `speech` maps a model to the folder of its speech. Answers of the model named `native` keep the
-    representation they were sampled in; all others are encoded from their audio, as the paper's
-    data set of recordings must be. Raises ValueError naming an answer or a prompt that is missing.
+    `speech` maps a model to the folder of its speech. A pair both of whose answers were sampled in
+    the representation that `adapter` reads is learned from that; of every other pair both answers
+    are encoded from their audio, as the paper's data set of recordings must be: with only one of
+    them encoded, the easiest thing to prefer is what encoding does to speech. Raises ValueError
+    naming an answer or a prompt that is missing.
     """
-    wanted = {name: set() for name in speech}
-    for role in ("chosen", "rejected"):
-        for model, name in zip(pairs[f"{role}_model"], pairs[role], strict=True):
-            if model not in wanted:
-                raise ValueError(f"{name}: no speech folder for model {model!r}")
-            wanted[model].add(name)
-    targets: dict[str, Tensor] = {}
-    for model, names in wanted.items():
-        if model == native:
-            targets |= {k: v for k, v in read_targets(speech[model]).items() if k in names}
-        else:
-            targets |= {k: adapter.encode(x) for k, x in read_speech(speech[model], names)}
+    if unknown := {*pairs["chosen_model"], *pairs["rejected_model"]} - speech.keys():
+        raise ValueError(f"no speech folder for the models {sorted(unknown)} of the pairs")
+    sampled: dict[str, Tensor] = {}
+    for folder in speech.values():
+        sampled |= read_targets(folder, adapter.representation)
+    names = pairs[["chosen", "rejected"]]
+    native = names.isin(list(sampled)).all(axis=1)
+    heard = set(names[~native].to_numpy().ravel())
+    encoded: dict[str, Tensor] = {}
+    for folder in speech.values():
+        encoded |= {name: adapter.encode(x) for name, x in read_speech(folder, heard)}
     known = {p.id: p for p in load_prompts(prompts[prompts["id"].isin(pairs["prompt"])])}
     made = []
-    for row in pairs.itertuples():
+    for row, as_sampled in zip(pairs.itertuples(), native, strict=True):
+        targets = sampled if as_sampled else encoded
         for name in (row.chosen, row.rejected):
             if name not in targets:
                 raise ValueError(f"{row.pair}: speech {name} is missing")
         if row.prompt not in known:
             raise ValueError(f"{row.pair}: prompt {row.prompt} is missing")
-        prompt = known[row.prompt]
-        answers = [Example(prompt, targets[name]) for name in (row.chosen, row.rejected)]
-        made.append(Pair(row.pair, *answers))
+        chosen, rejected = (
+            Example(known[row.prompt], targets[n]) for n in (row.chosen, row.rejected)
+        )
+        made.append(Pair(row.pair, chosen, rejected))
     return made
 
 
@@ -71,11 +72,7 @@ def recipe(params: Params, model: str, variant: str) -> Recipe:
 
 
 def align(
-    adapter: Adapter,
-    pairs: list[Pair],
-    rule: Recipe,
-    out: Path,
-    progress: str | None = None,
+    adapter: Adapter, pairs: list[Pair], rule: Recipe, out: Path, progress: str | None = None
 ) -> pd.DataFrame:
     """Train `adapter` on `pairs`, write its weights to `out` whole, return the log by step.
 
@@ -102,7 +99,5 @@ def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:
         digest.update(pair.id.encode())
         for example in (pair.chosen, pair.rejected):
             digest.update(example.target.numpy().tobytes())
-    for name, weight in sorted(adapter.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().to(torch.float32).numpy().tobytes())
+    digest.update(weights_key(adapter.model).encode())
     return digest.hexdigest()[:16]

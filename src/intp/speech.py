@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from intp.adapters.base import Adapter, Prompt
+from intp.adapters.base import Adapter, Prompt, weights_key
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio, write_shard
 from intp.mining import sampling_label
 from intp.models import load_adapter
 from intp.params import load_params
-from intp.paths import ROOT, WORK
+from intp.paths import WORK
 from intp.prompts import load_prompts, read_prompts
 
 SHARD = 120
@@ -40,21 +40,16 @@ def synthesise_shards(
     samplings: list[dict],
     seed: int,
     out: Path,
-    key: str,
     progress: str | None = None,
 ) -> pd.DataFrame:
     """Speak every prompt of `frame` with every sampling (a perturbed text with the middle one); move
-    the finished folder to `out`.
-
-    `key` names what the speech depends on besides the prompts (the weights): with it, a killed run
-    finds its finished shards under `.work/`.
-    """
+    the finished folder to `out`. What it depends on, weights and all, names a folder under `.work/`,
+    where a killed run finds its finished shards."""
     plain, middle = frame["base"] == frame["id"], len(samplings) // 2
     jobs = [(i, k) for i, p in enumerate(plain) for k in (range(len(samplings)) if p else [middle])]
-    digest = hashlib.sha256(
-        json.dumps([model, key, seed, samplings, frame.to_json(orient="split")]).encode()
-    ).hexdigest()
-    work = WORK / "speech" / digest[:16]
+    voice = [model, weights_key(adapter.model), adapter.representation, seed, samplings]
+    spoken = json.dumps([*voice, frame.to_json(orient="split")])
+    work = WORK / "speech" / hashlib.sha256(spoken.encode()).hexdigest()[:16]
     work.mkdir(parents=True, exist_ok=True)
     prompts = load_prompts(frame)
     for number, start in enumerate(range(0, len(jobs), SHARD)):
@@ -63,9 +58,9 @@ def synthesise_shards(
             part = jobs[start : start + SHARD]
             label = f"{progress} {start}/{len(jobs)}" if progress else None
             _shard(adapter, model, prompts, samplings, part, seed, rows, label)
-    manifest = pd.concat([pd.read_parquet(p) for p in sorted(work.glob("*.parquet"))])
-    manifest = manifest.reset_index(drop=True)
-    for rows in work.glob("*.parquet"):
+    parts = sorted(work.glob("*.parquet"))
+    manifest = pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
+    for rows in parts:
         rows.unlink()
     manifest.to_parquet(work / "manifest.parquet", index=False)
     if out.exists():
@@ -102,6 +97,7 @@ def _shard(
                 "seconds": len(speech.samples) / SAMPLE_RATE, "stopped": speech.stopped,
                 "target": speech.target.numpy().ravel(),
                 "bands": speech.target.shape[1] if speech.target.ndim == 2 else 0,
+                "representation": adapter.representation,
             })  # fmt: skip
     write_shard(rows.with_suffix(".tar"), iter(audio), SAMPLE_RATE, "flac")
     pd.DataFrame(made).to_parquet(rows.with_suffix(".partial"), index=False)
@@ -113,19 +109,13 @@ def read_speech(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[
     return read_audio(folder, wanted)
 
 
-def read_targets(folder: Path) -> dict[str, torch.Tensor]:
-    """The models' own representation of each sample, tokens [N] or log-mel [T, bands], by id."""
-    rows = pd.read_parquet(folder / "manifest.parquet", columns=["id", "target", "bands"])
-    shapes = {row.id: (-1, row.bands) if row.bands else (-1,) for row in rows.itertuples()}
-    return {row.id: torch.tensor(row.target).reshape(shapes[row.id]) for row in rows.itertuples()}
-
-
-def file_key(path: Path) -> str:
-    """A short hash of the bytes of a file, or of a folder's files."""
-    digest = hashlib.sha256()
-    for file in sorted(p for p in [path, *path.rglob("*")] if p.is_file()):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+def read_targets(folder: Path, representation: str) -> dict[str, torch.Tensor]:
+    """What was sampled in `representation`, tokens [N] or log-mel [T, bands], by id; recordings,
+    and models that speak another way, have none."""
+    columns = ["id", "target", "bands", "representation"]
+    rows = pd.read_parquet(folder / "manifest.parquet").reindex(columns=columns)
+    rows = rows[rows["representation"] == representation].itertuples()
+    return {r.id: torch.tensor(r.target).reshape((-1, r.bands) if r.bands else (-1,)) for r in rows}
 
 
 def main() -> None:
@@ -139,9 +129,8 @@ def main() -> None:
     frame = read_prompts(arguments.prompts)
     adapter = load_adapter(arguments.model, params)
     samplings = params.sampling[arguments.model].mining
-    key = file_key(ROOT / params.models[arguments.model].checkpoint)
     synthesise_shards(
-        adapter, arguments.model, frame, samplings, params.seed, arguments.out, key, "speech"
+        adapter, arguments.model, frame, samplings, params.seed, arguments.out, "speech"
     )
 
 

@@ -148,6 +148,8 @@ class CosyVoice2Speech:
     takes a path and cuts at 30 s (`cosyvoice/cli/frontend.py` at ace7c47).
     """
 
+    representation = "speech tokens of CosyVoice 2"
+
     def __init__(self, config: Any, tokenizer: object = None):
         self.weights = local(config.speech_options["weights"])
 
@@ -199,6 +201,8 @@ class IntsSpeech:
     tokenizer (upstream reads it in any case), and `device`. Upstream fetches DualCodec, VoiceBox
     (amphion/Ints) and Vocos (amphion/Vevo1.5) from the hub or its cache.
     """
+
+    representation = "first codes of DualCodec"
 
     def __init__(self, config: Any, tokenizer: object = None):
         options = {"device": "cpu"} | config.speech_options

@@ -37,6 +37,8 @@ class UpstreamFrontend:
     Texts are read as they are written: the project's own phonemes are not used.
     """
 
+    representation = "semantic codes of MaskGCT"
+
     def __init__(self, config: Any, tokenizer: Any = None):
         options = {"device": "cpu"} | config.frontend_options
         options["weights"] = local(options["weights"])

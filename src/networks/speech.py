@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from intp.adapters.base import weights_key
 from intp.audio import griffin_lim, log_mel
 from networks.tokenizer import SpeechTokenizer
 
@@ -14,6 +15,7 @@ class TokenizerSpeech:
 
     def __init__(self, config: Any, tokenizer: SpeechTokenizer | None):
         self.tokenizer = tokenizer
+        self.representation = f"tokens of {weights_key(tokenizer) if tokenizer else 'no tokenizer'}"
 
     def encode(self, samples: np.ndarray) -> Tensor:
         """Speech [N] at 16 kHz to tokens [M]. Raises ValueError if there is no tokenizer."""

@@ -110,6 +110,7 @@ class ARAdapter:
         self.config, self.tokenizer = config, tokenizer
         self.frontend: Frontend = resolve_name(config.frontend)(config)
         self.speech = resolve_name(config.speech)(config, tokenizer)
+        self.representation: str = self.speech.representation
         self.ids = self.frontend.ids
         self.model = (model or self.frontend.build(config)).eval()
 

@@ -76,6 +76,7 @@ class Adapter(Protocol):
 
     model: nn.Module
     stochastic: bool  # whether a score hangs on its draw
+    representation: str  # what targets are; adapters that name the same read each other's
 
     def encode(self, samples: np.ndarray) -> Tensor:
         """Speech [N] at 16 kHz to the target representation of `Example`."""
@@ -121,6 +122,15 @@ def in_batches(
             speech |= dict(zip(rows, found, strict=True))
             bar.update(len(rows))
     return [speech[i] for i in range(len(prompts))]
+
+
+def weights_key(model: nn.Module) -> str:
+    """A short hash of a model's weights and their names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().to(torch.float32).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(path: Path, model: nn.Module, config: Any) -> None:

@@ -110,6 +110,8 @@ class FlowMatchingAdapter:
 
     def __init__(self, config: FlowMatchingConfig, model: nn.Module | None = None):
         self.config, self.front = config, VOCODERS[config.vocoder]
+        mel = (config.vocoder, config.mel_mean, config.mel_std)
+        self.representation = f"log-mel of {mel}"
         self.ids = {symbol: i for i, symbol in enumerate(config.phonemes)}
         self.durations = torch.tensor(config.durations)
         self.model = (model or DiT(symbols=len(self.ids), **config.model)).eval()

@@ -91,6 +91,7 @@ class MaskedAdapter:
         self.config, self.tokenizer = config, tokenizer
         self.durations = torch.tensor(config.durations)
         self.frontend = resolve_name(config.frontend)(config, tokenizer)
+        self.representation: str = self.frontend.representation
         if model is None:
             sizes = {"phone_table": len(config.phonemes) + 1} | config.model
             model = MaskGCT_T2S(cond_codebook_size=config.tokens, **sizes)
