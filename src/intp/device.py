@@ -11,10 +11,10 @@ def cpu_multiplies_bf16() -> bool:
 
 def precision() -> str:
     """bf16 where the device multiplies it in hardware; elsewhere it is slower than float32."""
-    fast = cpu_multiplies_bf16()
+    multiplies = cpu_multiplies_bf16()
     if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16" if fast else "no"
+        multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if multiplies else "no"
 
 
 def fast(wanted: bool = True) -> torch.autocast:
