@@ -2,14 +2,17 @@
 
 import copy
 
+import pytest
 import torch
 
 from intp.adapters.ar import ARAdapter
+from intp.audio import log_mel
 from intp.corpus import Utterance
 from networks.tokenizer import FSQ, SpeechTokenizer
 from zoo.ars import ARTask, Segment, align
 from zoo.loop import Schedule, StepBatches, pretrain
-from zoo.tokenizer import DecoderTask
+from zoo.tokenizer import DecoderTask, TokenizerTask
+from zoo.voices import another_voice, warped
 
 
 def test_fsq_codes_and_values_are_each_others_inverse():
@@ -77,8 +80,8 @@ def test_a_killed_pretraining_ends_as_one_never_killed(tmp_path):
     assert torch.equal(whole, killed)
 
 
-def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
-    model = copy.deepcopy(tokenizer)
+def utterances() -> tuple[list[Utterance], dict[str, torch.Tensor]]:
+    """Three of one voice, and their log-mels, of noise."""
     voice = {
         "voice": {"a": 1.0},
         "speed": 1.0,
@@ -88,7 +91,48 @@ def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
         "shard": "",
     }
     rows = [Utterance(id=str(i), lang="en", text="ab", phonemes="ab", **voice) for i in range(3)]
-    mels = {row.id: torch.randn(30 + 4 * int(row.id), 100) for row in rows}
+    return rows, {row.id: torch.randn(30 + 4 * int(row.id), 100) for row in rows}
+
+
+@pytest.mark.parametrize("hertz", [220.0, 1000.0, 3000.0])
+def test_a_warped_tone_is_the_tone_at_the_warped_frequency(hertz: float):
+    seconds = torch.arange(16000) / 16000
+    tone, higher = (
+        log_mel(0.3 * torch.sin(2 * torch.pi * f * seconds)) for f in (hertz, 1.2 * hertz)
+    )
+    loudest = warped(tone, 1.2).mean(0).argmax()
+    assert loudest == higher.mean(0).argmax() != tone.mean(0).argmax()
+    assert torch.allclose(warped(tone, 1.0), tone, atol=1e-3)
+    torch.manual_seed(0)
+    assert not torch.allclose(another_voice(tone, 0.2), another_voice(tone, 0.2))
+
+
+def test_with_warp_an_utterance_is_heard_in_one_voice_and_spoken_in_another(
+    tokenizer: SpeechTokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    rows, mels = utterances()
+    task = TokenizerTask(copy.deepcopy(tokenizer), rows, mels, 400, 0.1, 0, warp=0.2)
+    torch.manual_seed(0)
+    drawn = task.voices(rows * 100)
+    assert 0.81 < min(drawn) < 0.85 and 1.18 < max(drawn) < 1.23
+    assert set(TokenizerTask(task.model, rows, mels, 400, 0.1, 0).voices(rows)) == {1.0}
+    spoken, heard = [1.1] * 3, [0.9] * 3
+    voices, found = iter([spoken, heard]), []
+    monkeypatch.setattr(task, "voices", lambda _: next(voices))
+    monkeypatch.setattr(task, "mate", lambda row: mels[row.id])
+    encode, embed = task.model.encode, task.model.embed_timbre
+    monkeypatch.setattr(task.model, "encode", lambda m, k: found.append(m) or encode(m, k))
+    monkeypatch.setattr(task.model, "embed_timbre", lambda m, k: found.append(m) or embed(m, k))
+    loss, _ = task.losses(rows)
+    assert loss.isfinite()
+    assert torch.equal(found[0], task.frames(rows, heard)[0])
+    timbre, wanted = found[1], task.frames(rows, spoken)[0]
+    assert torch.equal(timbre, wanted) and not torch.equal(found[0], wanted)
+
+
+def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
+    model = copy.deepcopy(tokenizer)
+    rows, mels = utterances()
     task = DecoderTask(model, rows, mels, 400, {"ctc": 0.1}, seed=0)
     codes = [model.tokens(mel) for mel in mels.values()]
     speech = model.speech(codes[0], mels["1"])

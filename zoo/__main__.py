@@ -100,7 +100,8 @@ def train_tokenizer(params: Params, work: Path) -> None:
     torch.manual_seed(params.seed)
     model = SpeechTokenizer(TokenizerConfig(phonemes=symbols))
     fit_mel_statistics(model, mels)
-    task = TokenizerTask(model, rows, mels, spec.budget, spec.weights["ctc"], params.seed)
+    ctc, warp = spec.weights["ctc"], spec.weights.get("warp", 0.0)
+    task = TokenizerTask(model, rows, mels, spec.budget, ctc, params.seed, warp)
     pretrain(model, task, schedule(params, "tokenizer"), work, "tokenizer")
     model.save(work / "tokenizer.safetensors")
     train_decoder(params, work)
@@ -205,7 +206,9 @@ def train_recogniser(params: Params, work: Path, lang: str) -> None:
     symbols = sorted({c for row in training + held for c in sounding(row.phonemes)})
     torch.manual_seed(params.seed)
     model = PhonemeRecogniser(RecogniserConfig(phonemes=symbols))
-    task = RecogniserTask(model, training, mels, params.pretraining[name].budget, params.seed)
+    spec = params.pretraining[name]
+    warp = spec.weights.get("warp", 0.0)
+    task = RecogniserTask(model, training, mels, spec.budget, params.seed, warp)
     pretrain(model, task, schedule(params, name), work, name, lambda: task.held_out(held))
     model.save(work / f"{name}.safetensors")
 

@@ -11,6 +11,7 @@ from networks.recogniser import PhonemeRecogniser, normalised
 from texts.phonemes import sounding
 from zoo.loop import StepBatches
 from zoo.tokenizer import pad_even
+from zoo.voices import another_voice
 
 BANDS, FRAMES = 20, 12  # at most so many are masked at once, twice each (SpecAugment)
 STRETCH = (0.85, 1.15)
@@ -26,17 +27,20 @@ class RecogniserTask:
         mels: dict[str, Tensor],
         budget: int,
         seed: int,
+        warp: float = 0.0,
     ):
-        self.model, self.rows, self.mels = model, rows, mels
+        self.model, self.rows, self.mels, self.warp = model, rows, mels, warp
         self.index = {p: i + 1 for i, p in enumerate(model.config.phonemes)}
         longest = [int(len(mels[row.id]) * STRETCH[1]) for row in rows]
         self.batch = StepBatches(longest, budget, seed)
         self.masks = [FrequencyMasking(BANDS), TimeMasking(FRAMES)] * 2
 
     def augmented(self, mel: Tensor) -> Tensor:
-        """A log-mel [T, 100] normalised, faster or slower, with bands and moments left out."""
+        """A log-mel [T, 100] in another voice, faster or slower, bands and moments left out."""
         factor = float(torch.empty(()).uniform_(*STRETCH))
         size = max(2, int(len(mel) * factor))
+        if self.warp:
+            mel = another_voice(mel.float(), self.warp)
         mel = F.interpolate(normalised(mel).T[None], size=size, mode="linear")
         for mask in self.masks:
             mel = mask(mel)

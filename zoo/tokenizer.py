@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from intp.corpus import Utterance
 from networks.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
 from zoo.loop import StepBatches
+from zoo.voices import warped
 
 
 def ctc_labels(phonemes: str) -> str:
@@ -38,7 +39,11 @@ def distance(spoken: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 class TokenizerTask:
-    """Reconstruction in the timbre of another utterance of the same voice, and CTC on the codes."""
+    """Reconstruction in the timbre of another utterance of the same voice, and CTC on the codes.
+
+    With `warp`, an utterance is heard in one random voice and spoken in another: what tells voices
+    apart is of no use in a code, and no timbre belongs to one language.
+    """
 
     def __init__(
         self,
@@ -48,8 +53,10 @@ class TokenizerTask:
         budget: int,
         ctc_weight: float,
         seed: int,
+        warp: float = 0.0,
     ):
         self.model, self.rows, self.mels, self.ctc_weight = model, rows, mels, ctc_weight
+        self.warp = warp
         self.index = {p: i + 1 for i, p in enumerate(model.config.phonemes)}
         self.by_voice: dict[str, list[str]] = {}
         for row in rows:
@@ -67,9 +74,14 @@ class TokenizerTask:
         start = int(torch.randint(max(1, len(mel) - size), ()))
         return mel[start : start + size]
 
-    def target(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
-        """Normalised mels [B, T, 100] and their token mask [B, T/2]."""
-        frames, mask = pad_even([self.mels[r.id].float() for r in rows])
+    def voices(self, rows: list[Utterance]) -> list[float]:
+        """A factor of `warped` for each row; 1 without `warp`."""
+        return torch.empty(len(rows)).uniform_(-self.warp, self.warp).exp().tolist()
+
+    def frames(self, rows: list[Utterance], voices: list[float]) -> tuple[Tensor, Tensor]:
+        """Normalised mels [B, T, 100] in these voices and their token mask [B, T/2]."""
+        mels = (self.mels[row.id].float() for row in rows)
+        frames, mask = pad_even([warped(m, v) for m, v in zip(mels, voices, strict=True)])
         return self.model.normalise(frames), mask
 
     def speak(self, vectors: Tensor, mask: Tensor, references: list[Tensor]) -> Tensor:
@@ -80,9 +92,10 @@ class TokenizerTask:
 
     def losses(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
         """L1 on the normalised mel and CTC in nats a label, of one batch."""
-        target, mask = self.target(rows)
-        references = [self.mate(r) for r in rows]
-        vectors, _ = self.model.encode(target, mask)
+        voices = self.voices(rows)
+        target, mask = self.frames(rows, voices)
+        references = [warped(self.mate(r), v) for r, v in zip(rows, voices, strict=True)]
+        vectors, _ = self.model.encode(self.frames(rows, self.voices(rows))[0], mask)
         spoken = self.speak(vectors, mask, references)
         return distance(spoken, target, mask), self.ctc(rows, vectors, mask)
 
@@ -124,7 +137,8 @@ class DecoderTask:
         weights: dict[str, float],
         seed: int,
     ):
-        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed)
+        warp = weights.get("warp", 0.0)
+        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, warp)
         self.weights = weights
         for part in (model.encoder, model.to_code, model.ctc, model.to_phoneme):
             part.requires_grad_(False)
@@ -137,10 +151,12 @@ class DecoderTask:
         """The loss of a step, and its parts."""
         base = self.base
         rows = [base.rows[i] for i in base.batch(step)]
-        target, mask = base.target(rows)
+        voices = base.voices(rows)
+        target, mask = base.frames(rows, voices)
         with torch.no_grad():
-            vectors, _ = base.model.encode(target, mask)
-        spoken = base.speak(vectors, mask, [self.reference(r) for r in rows])
+            vectors, _ = base.model.encode(base.frames(rows, base.voices(rows))[0], mask)
+        references = [warped(self.reference(r), v) for r, v in zip(rows, voices, strict=True)]
+        spoken = base.speak(vectors, mask, references)
         l1 = distance(spoken, target, mask)
         heard, _ = base.model.encode(spoken * valid_frames(mask), mask)
         ctc = base.ctc(rows, heard, mask)
