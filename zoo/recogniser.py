@@ -39,8 +39,7 @@ class RecogniserTask:
         """A log-mel [T, 100] in another voice, faster or slower, bands and moments left out."""
         factor = float(torch.empty(()).uniform_(*STRETCH))
         size = max(2, int(len(mel) * factor))
-        if self.warp:
-            mel = another_voice(mel.float(), self.warp)
+        mel = another_voice(mel, self.warp)
         mel = F.interpolate(normalised(mel).T[None], size=size, mode="linear")
         for mask in self.masks:
             mel = mask(mel)

@@ -1,6 +1,7 @@
 """Pretraining of the speech tokenizer: reconstruction and supervision by phonemes."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from intp.corpus import Utterance
 from networks.tokenizer import FRAMES_PER_TOKEN, SpeechTokenizer
 from zoo.loop import StepBatches
-from zoo.voices import warped
+from zoo.voices import voices, warped
 
 
 def ctc_labels(phonemes: str) -> str:
@@ -76,13 +77,24 @@ class TokenizerTask:
 
     def voices(self, rows: list[Utterance]) -> list[float]:
         """A factor of `warped` for each row; 1 without `warp`."""
-        return torch.empty(len(rows)).uniform_(-self.warp, self.warp).exp().tolist()
+        return voices(len(rows), self.warp)
 
     def frames(self, rows: list[Utterance], voices: list[float]) -> tuple[Tensor, Tensor]:
         """Normalised mels [B, T, 100] in these voices and their token mask [B, T/2]."""
         mels = (self.mels[row.id].float() for row in rows)
         frames, mask = pad_even([warped(m, v) for m, v in zip(mels, voices, strict=True)])
         return self.model.normalise(frames), mask
+
+    def heard_and_spoken(
+        self, rows: list[Utterance], reference: Callable[[Utterance], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Normalised mels [B, T, 100] in the voices that hear and in those that speak, their token
+        mask [B, T/2], and `reference` of each row in the voice that speaks."""
+        spoken = self.voices(rows)
+        target, mask = self.frames(rows, spoken)
+        heard, _ = self.frames(rows, self.voices(rows))
+        references = [warped(reference(r), v) for r, v in zip(rows, spoken, strict=True)]
+        return heard, target, mask, references
 
     def speak(self, vectors: Tensor, mask: Tensor, references: list[Tensor]) -> Tensor:
         """Normalised mels [B, T, 100] of code vectors [B, T/2, D], each in its reference's timbre."""
@@ -92,10 +104,8 @@ class TokenizerTask:
 
     def losses(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
         """L1 on the normalised mel and CTC in nats a label, of one batch."""
-        voices = self.voices(rows)
-        target, mask = self.frames(rows, voices)
-        references = [warped(self.mate(r), v) for r, v in zip(rows, voices, strict=True)]
-        vectors, _ = self.model.encode(self.frames(rows, self.voices(rows))[0], mask)
+        heard, target, mask, references = self.heard_and_spoken(rows, self.mate)
+        vectors, _ = self.model.encode(heard, mask)
         spoken = self.speak(vectors, mask, references)
         return distance(spoken, target, mask), self.ctc(rows, vectors, mask)
 
@@ -151,11 +161,9 @@ class DecoderTask:
         """The loss of a step, and its parts."""
         base = self.base
         rows = [base.rows[i] for i in base.batch(step)]
-        voices = base.voices(rows)
-        target, mask = base.frames(rows, voices)
+        original, target, mask, references = base.heard_and_spoken(rows, self.reference)
         with torch.no_grad():
-            vectors, _ = base.model.encode(base.frames(rows, base.voices(rows))[0], mask)
-        references = [warped(self.reference(r), v) for r, v in zip(rows, voices, strict=True)]
+            vectors, _ = base.model.encode(original, mask)
         spoken = base.speak(vectors, mask, references)
         l1 = distance(spoken, target, mask)
         heard, _ = base.model.encode(spoken * valid_frames(mask), mask)
