@@ -13,7 +13,6 @@ import torch
 from intp.audio import AudioError, load_audio
 from intp.corpus import Utterance, read_audio, read_manifest
 from intp.paths import DATA
-from intp.score import MissingSpeech, judge_speech
 from judges import (
     JudgeError,
     RoutedRecogniser,
@@ -24,9 +23,10 @@ from judges import (
     cosine,
     ctranslate2,
 )
+from judges.score import MissingSpeech, judge_speech
 from judges.wavlm import WavLMSimilarity
 from judges.whisper import load_published, split_at_pauses
-from texts.normalise import NORMALISER_VERSION, count_errors
+from texts.normalise import NORMALISER_VERSION, Errors, count_errors
 from tools.tiny import judges as tiny
 
 RATE = 16_000
@@ -407,6 +407,24 @@ def test_judge_speech(rows: pd.DataFrame) -> None:
     assert set(scores["judge"]) == {"parrot | parrot | parrot"}
     plain = judge_speech(audio, rows, parrot)
     assert not {"sim", "quality"} & set(plain.columns)
+
+
+class DeafEar:
+    id = "deaf"
+
+    def errors(self, audio: list, texts: list, languages: list, progress: str | None = None):
+        return [""] * len(audio), [Errors(0, len(text), 0, len(text)) for text in texts]
+
+
+def test_an_ear_judges_code_switched_text_alone(rows: pd.DataFrame) -> None:
+    ones, mixed = np.ones(RATE, np.float32), rows.assign(target_lang=["mixed", "en"])
+    words = judge_speech({"a": ones, "b": ones}, mixed, Parrot())
+    heard = judge_speech({"a": ones, "b": ones}, mixed, Parrot(), ear=DeafEar())
+    assert list(heard["wer"]) == list(words["wer"])
+    assert list(heard["error"]) == [100.0, words["error"][1]]
+    assert list(heard["error_length"]) == [2, words["error_length"][1]]
+    assert list(heard["phonemes"]) == ["", ""]
+    assert set(heard["judge"]) == {"parrot | deaf"}
 
 
 def test_missing_speech_is_an_error_never_a_skipped_row(rows: pd.DataFrame) -> None:

@@ -37,12 +37,19 @@ def test_every_notebook_opens_with_its_section_and_ends_with_what_must_hold():
             )
 
 
+EARS = {"recogniser-both", "recogniser-zh"}
+
+
 def test_frozen_stages_are_pretraining_only():
     frozen = {n for n, s in stages().items() if s.get("frozen")}
-    assert frozen == {"tokenizer", "text-mini", "recogniser-zh"} | {
+    assert frozen == {"tokenizer", "text-mini"} | EARS | {
         f"{model}-mini" for model in load_params().models
     }
     assert (ROOT / "data.dvc").is_file()
+
+
+def test_no_model_that_speaks_learns_from_speech_across_languages():
+    assert {n for n, s in stages().items() if "data/corpus-mixed" in s["deps"]} == EARS
 
 
 def test_the_store_holds_data_and_pretrained_checkpoints_and_nothing_else():

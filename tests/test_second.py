@@ -10,9 +10,10 @@ import torch
 from intp.audio import log_mel
 from intp.corpus import Utterance, read_audio, read_manifest
 from intp.paths import DATA
-from intp.score import MissingSpeech
 from judges import JudgeError
-from judges.second import phoneme_error, second_judge, whisper_tiny_en
+from judges.phonemes import phoneme_errors
+from judges.score import MissingSpeech
+from judges.second import second_judge, whisper_tiny_en
 from networks.recogniser import PhonemeRecogniser, RecogniserConfig, normalised
 from texts.phonemes import phonemise, sounding
 from zoo.loop import Schedule, pretrain
@@ -62,12 +63,18 @@ def test_both_languages_are_judged_each_by_its_own_ear(recordings: Recordings, u
     assert found.loc[frame["target_lang"] == "zh", "second_error"].mean() > 50
 
 
-def test_code_switched_speech_has_no_second_judge(recordings: Recordings, untrained: Path):
+def test_the_words_of_code_switched_speech_are_its_second_opinion(
+    recordings: Recordings, untrained: Path
+):
     rows, audio = recordings
-    frame = asked(rows[:2]).assign(target_lang=["en", "mixed"])
+    frame = asked(rows[:2]).assign(target_lang=["en", "mixed"], target_text=["One.", "say 你好"])
     found = second_judge(audio, frame, chinese=untrained)
     assert found["second_error"].isna().tolist() == [False, True]
     assert found["second_judge"].tolist()[1] == "none"
+    words = pd.Series(["", "say 尼"], frame["id"], name="parrot")
+    found = second_judge(audio, frame, chinese=untrained, words=words)
+    assert found["second_error"][1] == pytest.approx(100 / 3)
+    assert found["second_judge"].tolist()[1] == "parrot"
 
 
 def test_an_english_whisper_refuses_another_language(recordings: Recordings):
@@ -86,9 +93,12 @@ def test_missing_speech_and_a_missing_checkpoint_are_named(recordings: Recording
 
 def test_phoneme_error_knows_no_tones_and_counts_what_differs():
     right = sounding(phonemise("你好", "zh"))
-    assert phoneme_error("你好", right) == 0 == phoneme_error("尼豪", right)
-    assert phoneme_error("你好", "") == 100
-    assert phoneme_error("你好", right[1:]) == pytest.approx(100 / len(right))
+    assert (
+        phoneme_errors("你好", right, "zh").edits == 0 == phoneme_errors("尼豪", right, "zh").edits
+    )
+    assert phoneme_errors("你好", "", "zh").rate == 100
+    assert phoneme_errors("你好", right[1:], "zh").rate == pytest.approx(100 / len(right))
+    assert phoneme_errors("say 你好", right, "mixed").deletions == 2  # s and A of the one word
 
 
 def test_volume_and_colour_of_a_recording_do_not_matter(recordings: Recordings, untrained: Path):
@@ -115,7 +125,7 @@ def test_the_recogniser_learns_a_handful_of_recordings(recordings: Recordings, t
     rows = [r for r in recordings[0] if r.lang == "zh"]
     mels = {r.id: log_mel(recordings[1][r.id]) for r in rows}
     model = tiny(rows)
-    task = RecogniserTask(model, rows, mels, 2000, seed=0)
+    task = RecogniserTask(model, rows, mels, 2000, seed=0, warp=0.2)
     before = task(0)[0].item()
     schedule = Schedule(30, 3e-3, 5, save_every=30, optimizer="muon")
     pretrain(model, task, schedule, tmp_path, "test", lambda: task.held_out(rows))

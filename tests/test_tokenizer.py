@@ -11,7 +11,7 @@ from intp.corpus import Utterance
 from networks.tokenizer import FSQ, SpeechTokenizer
 from zoo.ars import ARTask, Segment, align
 from zoo.loop import Schedule, StepBatches, pretrain
-from zoo.tokenizer import DecoderTask, TokenizerTask
+from zoo.tokenizer import DecoderTask, EncoderTask, TokenizerTask
 from zoo.voices import another_voice, warped
 
 
@@ -130,20 +130,50 @@ def test_with_warp_an_utterance_is_heard_in_one_voice_and_spoken_in_another(
     assert torch.equal(timbre, wanted) and not torch.equal(found[0], wanted)
 
 
-def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
+def seeded(task: DecoderTask | EncoderTask) -> tuple[torch.Tensor, dict[str, float]]:
+    torch.manual_seed(0)
+    return task(0)
+
+
+def test_the_encoder_learns_the_codes_of_the_first_in_another_voice(tokenizer: SpeechTokenizer):
     model = copy.deepcopy(tokenizer)
     rows, mels = utterances()
-    task = DecoderTask(model, rows, mels, 400, {"ctc": 0.1}, seed=0)
-    codes = [model.tokens(mel) for mel in mels.values()]
-    speech = model.speech(codes[0], mels["1"])
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    first, _ = task(0)
-    for _ in range(5):
-        loss, parts = task(0)
+    weights = {"ctc": 0.1, "warp": 0.2}
+    task = EncoderTask(model, copy.deepcopy(tokenizer), rows, mels, 400, weights, seed=0)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    _, first = seeded(task)
+    for _ in range(20):
+        loss, parts = seeded(task)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < first and parts.keys() == {"l1", "ctc"}
+    assert parts["far"] < first["far"] and parts["kept"] > first["kept"]
+    changed = {
+        n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])
+    }
+    assert changed == {"encoder", "to_code"}
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(task.first.parameters(), tokenizer.parameters(), strict=True)
+    )
+
+
+def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
+    model = copy.deepcopy(tokenizer)
+    rows, mels = utterances()
+    weights = {"ctc": 0.1, "timbre": 0.3, "warp": 0.2}
+    task = DecoderTask(model, copy.deepcopy(tokenizer), rows, mels, 400, weights, seed=0)
+    codes = [model.tokens(mel) for mel in mels.values()]
+    speech = model.speech(codes[0], mels["1"])
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    first, _ = seeded(task)
+    for _ in range(5):
+        loss, parts = seeded(task)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < first and parts.keys() == {"l1", "ctc", "timbre"}
     assert all(torch.equal(a, model.tokens(b)) for a, b in zip(codes, mels.values(), strict=True))
     assert not torch.equal(speech, model.speech(codes[0], mels["1"]))
 

@@ -6,7 +6,7 @@ row of `results/pretraining.csv` for each of its parts.
 
 import argparse
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,11 +32,12 @@ from zoo.masked import MaskedTask
 from zoo.recogniser import RecogniserTask
 from zoo.textlm import SpeechTask, TextTask, new_adapter
 from zoo.texts import TOKENIZER, collect
-from zoo.tokenizer import DecoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
+from zoo.tokenizer import DecoderTask, EncoderTask, TokenizerTask, ctc_labels, fit_mel_statistics
 
 HELD_OUT = 150
 LANGUAGES = ("en", "zh")
 CORPORA = ("corpus-wordnet", "corpus")  # the held-out utterances come last; tokenizer: corpus
+HEARD = (*CORPORA, "corpus-mixed")  # what ears learn from, and no model that speaks
 LONGEST = 5  # utterances joined in a training row
 UNREAD = 600  # lines of text held out, of all kinds
 
@@ -57,10 +58,10 @@ def corpus(name: str = "corpus") -> tuple[list[Utterance], dict[str, torch.Tenso
     return read_manifest(DATA / name), mel_cache(DATA / name, WORK / f"mels-{name}.pt")
 
 
-def corpora() -> tuple[list[Utterance], dict[str, torch.Tensor]]:
+def corpora(names: Sequence[str] = CORPORA) -> tuple[list[Utterance], dict[str, torch.Tensor]]:
     """All training utterances, the held-out ones last, and their log-mels."""
     rows, mels = [], {}
-    for name in CORPORA:
+    for name in names:
         here, found = corpus(name)
         rows, mels = rows + here, mels | found
     return rows, mels
@@ -100,20 +101,37 @@ def train_tokenizer(params: Params, work: Path) -> None:
     torch.manual_seed(params.seed)
     model = SpeechTokenizer(TokenizerConfig(phonemes=symbols))
     fit_mel_statistics(model, mels)
-    ctc, warp = spec.weights["ctc"], spec.weights.get("warp", 0.0)
-    task = TokenizerTask(model, rows, mels, spec.budget, ctc, params.seed, warp)
+    task = TokenizerTask(model, rows, mels, spec.budget, spec.weights["ctc"], params.seed)
     pretrain(model, task, schedule(params, "tokenizer"), work, "tokenizer")
-    model.save(work / "tokenizer.safetensors")
+    model.save(work / "first.safetensors")
+    train_encoder(params, work)
     train_decoder(params, work)
 
 
+def train_encoder(params: Params, work: Path) -> None:
+    """The tokenizer's second part, an ear for its third: the same codes in any voice."""
+    spec = params.pretraining["tokenizer-encoder"]
+    rows, mels = corpora()
+    rows += [row for row in rows if row.lang == "zh"]  # there is a third as much of it as English
+    first, model = (SpeechTokenizer.load(work / "first.safetensors") for _ in range(2))
+    task = EncoderTask(model, first, rows, mels, spec.budget, spec.weights, params.seed)
+    pretrain(model, task, schedule(params, "tokenizer-encoder"), work / "encoder", "encoder")
+    model.save(work / "encoder.safetensors")
+
+
 def train_decoder(params: Params, work: Path) -> None:
-    """The tokenizer's second part: better speech from the same codes, on all corpora."""
+    """The tokenizer's third part: better speech of the same codes, in any voice, on all corpora.
+
+    The encoder stays the first: models know the codes that it hears a reference as.
+    """
     spec = params.pretraining["tokenizer-decoder"]
     rows, mels = corpora()
-    model = SpeechTokenizer.load(work / "tokenizer.safetensors")
-    task = DecoderTask(model, rows, mels, spec.budget, spec.weights, params.seed)
+    first = SpeechTokenizer.load(work / "first.safetensors")
+    model = SpeechTokenizer.load(work / "encoder.safetensors")
+    task = DecoderTask(model, first, rows, mels, spec.budget, spec.weights, params.seed)
     pretrain(model, task, schedule(params, "tokenizer-decoder"), work / "decoder", "decoder")
+    for part in ("encoder", "to_code"):
+        model.get_submodule(part).load_state_dict(first.get_submodule(part).state_dict())
     model.save(work / "tokenizer.safetensors")
 
 
@@ -198,17 +216,16 @@ def train_reader(params: Params, work: Path, model: str) -> None:
     finish(adapter, task, params, work, name, held, versions)
 
 
-def train_recogniser(params: Params, work: Path, lang: str) -> None:
-    """Pretrain the second ear of one language on its recordings alone."""
-    name = f"recogniser-{lang}"
-    rows, mels = corpus()
-    training, held, _ = parts([row for row in rows if row.lang == lang])
+def train_recogniser(params: Params, work: Path, name: str, languages: Sequence[str]) -> None:
+    """Pretrain an ear for phonemes on recordings alone, a language's by voices of another too."""
+    rows, mels = corpora(HEARD)
+    training, held, _ = parts([row for row in rows if row.lang in languages])
+    training += 2 * [row for row in training if row.id.startswith("mixed-")]  # the scarce ones
     symbols = sorted({c for row in training + held for c in sounding(row.phonemes)})
     torch.manual_seed(params.seed)
     model = PhonemeRecogniser(RecogniserConfig(phonemes=symbols))
     spec = params.pretraining[name]
-    warp = spec.weights.get("warp", 0.0)
-    task = RecogniserTask(model, training, mels, spec.budget, params.seed, warp)
+    task = RecogniserTask(model, training, mels, spec.budget, params.seed, spec.weights["warp"])
     pretrain(model, task, schedule(params, name), work, name, lambda: task.held_out(held))
     model.save(work / f"{name}.safetensors")
 
@@ -220,7 +237,10 @@ STAGES: dict[str, Callable[[Params, Path], None]] = {
     "maskgct-mini": train_masked,
     "ints-mini": partial(train_reader, model="ints"),
     "cosyvoice2-mini": partial(train_reader, model="cosyvoice2"),
-    "recogniser-zh": partial(train_recogniser, lang="zh"),
+    "recogniser-zh": partial(train_recogniser, name="recogniser-zh", languages=("zh",)),
+    "recogniser-both": partial(
+        train_recogniser, name="recogniser-both", languages=(*LANGUAGES, "mixed")
+    ),
 }
 
 
@@ -248,7 +268,11 @@ def main() -> None:
     logs = ROOT / "results" / "pretraining"
     for folder in (CHECKPOINTS, logs):
         folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(work / f"{name}.safetensors", CHECKPOINTS)
+    out = CHECKPOINTS / f"{name}.safetensors"
+    out.unlink(
+        missing_ok=True
+    )  # it may be a link into DVC's cache: written through, that is spoilt
+    shutil.copy(work / out.name, out)
     for log in sorted(work.glob("**/log.jsonl")):  # a stage in two parts has two
         part = "-".join([name, *log.relative_to(work).parts[:-1]])
         shutil.copy(log, logs / f"{part}.jsonl")

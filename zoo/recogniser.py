@@ -27,7 +27,7 @@ class RecogniserTask:
         mels: dict[str, Tensor],
         budget: int,
         seed: int,
-        warp: float = 0.0,
+        warp: float,
     ):
         self.model, self.rows, self.mels, self.warp = model, rows, mels, warp
         self.index = {p: i + 1 for i, p in enumerate(model.config.phonemes)}

@@ -39,6 +39,12 @@ def distance(spoken: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return ((spoken - target).abs() * wide).sum() / (wide.sum() * target.shape[-1])
 
 
+def timbres(model: SpeechTokenizer, references: list[Tensor]) -> Tensor:
+    """Timbres [B, timbre_dim] of log-mels [T, 100]."""
+    reference, mask = pad_even(references)
+    return model.embed_timbre(model.normalise(reference), mask)
+
+
 class TokenizerTask:
     """Reconstruction in the timbre of another utterance of the same voice, and CTC on the codes.
 
@@ -96,11 +102,14 @@ class TokenizerTask:
         references = [warped(reference(r), v) for r, v in zip(rows, spoken, strict=True)]
         return heard, target, mask, references
 
+    def anybody(self) -> Tensor:
+        """A mel [T, 100] to take a timbre from: of any utterance, whatever its language, warped."""
+        row = self.rows[int(torch.randint(len(self.rows), ()))]
+        return warped(self.mels[row.id].float()[:300], *self.voices([row]))
+
     def speak(self, vectors: Tensor, mask: Tensor, references: list[Tensor]) -> Tensor:
         """Normalised mels [B, T, 100] of code vectors [B, T/2, D], each in its reference's timbre."""
-        reference, reference_mask = pad_even(references)
-        timbre = self.model.embed_timbre(self.model.normalise(reference), reference_mask)
-        return self.model.decode(vectors, timbre, mask)
+        return self.model.decode(vectors, timbres(self.model, references), mask)
 
     def losses(self, rows: list[Utterance]) -> tuple[Tensor, Tensor]:
         """L1 on the normalised mel and CTC in nats a label, of one batch."""
@@ -131,25 +140,77 @@ class TokenizerTask:
         return reconstruction + self.ctc_weight * ctc, parts
 
 
-class DecoderTask:
-    """Only what speaks: decoder and timbre encoder learn on, every code stays as it is.
+class EncoderTask:
+    """Only what listens: the encoder learns to hear in any voice the codes that `first` heard in the
+    corpus: an ear for `DecoderTask`.
 
-    Beside L1, what was decoded is heard by the frozen encoder and its CTC head: L1 alone blurs the
-    short sounds that tell words apart.
+    Half of a batch is the corpus, warped; the other half is its codes as the decoder speaks them in
+    the timbre of anybody, of whatever language.
     """
 
     def __init__(
         self,
         model: SpeechTokenizer,
+        first: SpeechTokenizer,
         rows: list[Utterance],
         mels: dict[str, Tensor],
         budget: int,
         weights: dict[str, float],
         seed: int,
     ):
-        warp = weights.get("warp", 0.0)
-        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, warp)
-        self.weights = weights
+        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, weights["warp"])
+        self.first, self.weights = first.requires_grad_(False), weights
+        model.requires_grad_(False)
+        for part in (model.encoder, model.to_code):
+            part.requires_grad_(True)
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of a step, and its parts."""
+        base = self.base
+        rows = [base.rows[i] for i in base.batch(step)]
+        original, mask = base.frames(rows, [1.0] * len(rows))
+        with torch.no_grad():
+            codes, _ = self.first.encode(original, mask)
+            heard, _ = base.frames(rows, base.voices(rows))
+            spoken = base.speak(codes[::2], mask[::2], [base.anybody() for _ in rows[::2]])
+            heard[::2] = spoken * valid_frames(mask[::2])
+        far, vectors, kept = self.missed(heard, codes, mask)
+        ctc = base.ctc(rows, vectors, mask)
+        return far + self.weights["ctc"] * ctc, {"far": far.item(), "ctc": ctc.item(), "kept": kept}
+
+    def missed(self, heard: Tensor, codes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, float]:
+        """How far, in levels of the quantiser, mels [B, T, 100] are heard from codes [B, T/2, D], as
+        what they are heard, and the share of tokens that are the same."""
+        model, fsq = self.base.model, self.base.model.fsq
+        pairs = heard.unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)
+        z = model.to_code(model.encoder(pairs, mask[..., None]))
+        far = F.smooth_l1_loss(fsq.bound(z), codes * (fsq.levels // 2), reduction="none").mean(-1)
+        vectors, _ = fsq(z)
+        same = (vectors - codes).abs().amax(-1) < 1e-4
+        return (far * mask).sum() / mask.sum(), vectors, ((same * mask).sum() / mask.sum()).item()
+
+
+class DecoderTask:
+    """Only what speaks: decoder and timbre encoder of `model` learn on, every code stays as it is.
+
+    Beside L1, what was decoded is heard by the frozen encoder and its CTC head: L1 alone blurs the
+    short sounds that tell words apart. Every other utterance is spoken in the timbre of anybody, of
+    whatever language: no recording says how that sounds, only that it must be understood (CTC) and
+    like its reference, as `first` hears timbre.
+    """
+
+    def __init__(
+        self,
+        model: SpeechTokenizer,
+        first: SpeechTokenizer,
+        rows: list[Utterance],
+        mels: dict[str, Tensor],
+        budget: int,
+        weights: dict[str, float],
+        seed: int,
+    ):
+        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, weights["warp"])
+        self.first, self.weights = first.requires_grad_(False), weights
         for part in (model.encoder, model.to_code, model.ctc, model.to_phoneme):
             part.requires_grad_(False)
 
@@ -162,14 +223,17 @@ class DecoderTask:
         base = self.base
         rows = [base.rows[i] for i in base.batch(step)]
         original, target, mask, references = base.heard_and_spoken(rows, self.reference)
+        references[1::2] = [base.anybody() for _ in rows[1::2]]
         with torch.no_grad():
             vectors, _ = base.model.encode(original, mask)
         spoken = base.speak(vectors, mask, references)
-        l1 = distance(spoken, target, mask)
+        l1 = distance(spoken[::2], target[::2], mask[::2])
         heard, _ = base.model.encode(spoken * valid_frames(mask), mask)
         ctc = base.ctc(rows, heard, mask)
-        loss = l1 + self.weights["ctc"] * ctc
-        return loss, {"l1": l1.item(), "ctc": ctc.item()}
+        voice = self.first.embed_timbre(spoken, mask)
+        other = 1 - F.cosine_similarity(voice, timbres(self.first, references)).mean()
+        loss = l1 + self.weights["ctc"] * ctc + self.weights["timbre"] * other
+        return loss, {"l1": l1.item(), "ctc": ctc.item(), "timbre": other.item()}
 
 
 def fit_mel_statistics(model: SpeechTokenizer, mels: dict[str, Tensor]) -> None:

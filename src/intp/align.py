@@ -36,10 +36,11 @@ def load_pairs(
     """
     if unknown := {*pairs["chosen_model"], *pairs["rejected_model"]} - speech.keys():
         raise ValueError(f"no speech folder for the models {sorted(unknown)} of the pairs")
+    names = pairs[["chosen", "rejected"]]
+    asked = set(names.to_numpy().ravel())
     sampled: dict[str, Tensor] = {}
     for folder in speech.values():
-        sampled |= read_targets(folder, adapter.representation)
-    names = pairs[["chosen", "rejected"]]
+        sampled |= read_targets(folder, adapter.representation, asked)
     native = names.isin(list(sampled)).all(axis=1)
     heard = set(names[~native].to_numpy().ravel())
     encoded: dict[str, Tensor] = {}

@@ -12,11 +12,13 @@ import pandas as pd
 from intp.adapters.base import Adapter
 from intp.models import load_adapter
 from intp.params import Params, load_params
+from intp.paths import CHECKPOINTS
 from intp.prompts import load_prompts, read_prompts
-from intp.score import judge_speech
 from intp.speech import sample_seed
 from judges import build_quality, build_recogniser, build_similarity
+from judges.phonemes import phoneme_ear
 from judges.prosody import of_audio
+from judges.score import judge_speech
 from judges.second import second_judge
 
 
@@ -33,12 +35,15 @@ def judge(
     quality: bool = True,
 ) -> pd.DataFrame:
     """Judge one answer a prompt beside its set, direction and voice; `quality` asks every judge."""
+    recogniser = build_recogniser(params.judges)
+    mixed = params.judges.mixed if "mixed" in set(frame["target_lang"]) else None
     scores = judge_speech(
         audio,
         frame,
-        build_recogniser(params.judges),
+        recogniser,
         build_similarity(params.judges.similarity) if quality else None,
         build_quality(params.judges.quality) if quality else None,
+        ear=phoneme_ear(CHECKPOINTS / f"{mixed}.safetensors") if mixed else None,
         references=references(frame) if quality else None,
         progress=progress,
     )
@@ -49,7 +54,9 @@ def judge(
     found = found.merge(of_audio(audio), on="id", validate="one_to_one")
     if params.judges.second == "none":
         return found
-    return found.merge(second_judge(audio, frame, progress), on="id", validate="one_to_one")
+    words = scores.set_index("id")["transcript"].rename(recogniser.id) if mixed else None
+    second = second_judge(audio, frame, progress, words=words)
+    return found.merge(second, on="id", validate="one_to_one")
 
 
 def speak(

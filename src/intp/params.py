@@ -71,11 +71,13 @@ class Prompts:
 class Judges:
     """Who transcribes, who compares voices, who rates quality, and how they are fed.
 
-    `second` is asked beside the recogniser, and never in mining (judges.second).
+    `mixed` is the checkpoint of the ear that judges code-switched speech by phonemes; null: the
+    recogniser. `second` is asked beside them, and never in mining (judges.second).
     """
 
     recogniser: Text
     recogniser_zh: Text
+    mixed: Text | None
     second: Literal["whisper-tiny.en + recogniser-zh", "none"]
     context_seconds: Annotated[float, Field(gt=0, le=30)]
     batch_size: Count

@@ -109,12 +109,15 @@ def read_speech(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[
     return read_audio(folder, wanted)
 
 
-def read_targets(folder: Path, representation: str) -> dict[str, torch.Tensor]:
+def read_targets(
+    folder: Path, representation: str, wanted: set[str] | None = None
+) -> dict[str, torch.Tensor]:
     """What was sampled in `representation`, tokens [N] or log-mel [T, bands], by id; recordings,
     and models that speak another way, have none."""
     columns = ["id", "target", "bands", "representation"]
     rows = pd.read_parquet(folder / "manifest.parquet").reindex(columns=columns)
-    rows = rows[rows["representation"] == representation].itertuples()
+    rows = rows[rows["representation"] == representation]
+    rows = (rows if wanted is None else rows[rows["id"].isin(wanted)]).itertuples()
     return {r.id: torch.tensor(r.target).reshape((-1, r.bands) if r.bands else (-1,)) for r in rows}
 
 

