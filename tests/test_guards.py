@@ -28,7 +28,7 @@ def scores(seconds: float, **columns: object) -> pd.DataFrame:
     frame = pd.DataFrame({
         "id": list(TEXTS), "set": "regular", "direction": "en",
         "voice": [f"v{i % 4}" for i in range(len(TEXTS))], "target_lang": "en",
-        "transcript": list(TEXTS.values()), "error_length": 6,
+        "transcript": list(TEXTS.values()), "wer_length": 6,
         "seconds": seconds + 0.1 * np.arange(len(TEXTS)), "sim": 0.7, "quality": 3.0,
     })  # fmt: skip
     return frame.assign(**columns)

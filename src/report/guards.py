@@ -72,7 +72,7 @@ def guarded(scores: pd.DataFrame, prompts: pd.DataFrame) -> pd.DataFrame:
     heard = scores["transcript"].fillna("")  # nothing heard, as CSV has it
     pairs = [said(*row) for row in zip(texts, heard, scores["target_lang"], strict=True)]
     return scores.assign(
-        rate=scores["error_length"] / scores["seconds"],
+        rate=scores["wer_length"] / scores["seconds"],
         repeated=[r for r, _ in pairs],
         missing=[m for _, m in pairs],
     )
