@@ -89,6 +89,15 @@ def test_a_second_judge_of_some_languages_counts_those(params: Params):
     assert (table.loc["F0 spread", "n"], table.loc["F0 spread", "alarm"]) == (8, "")
 
 
+def test_babble_counts_for_the_second_judge_as_for_the_first(params: Params):
+    rows = {
+        "ARS": scores(2.0, second_error=100.0),
+        "ARS w/ INTP": scores(2.0, second_error=900.0),
+    }
+    table = guard_table(rows, prompts(), params).set_index("guard")
+    assert set(table.loc["second recogniser's error", "change"]) == {0.0}
+
+
 def test_an_alarm_needs_size_and_certainty():
     assert alarm(Estimate(-0.05, -0.06, -0.04, 9), -0.02, 1.0) == "alarm"
     assert alarm(Estimate(-0.05, -0.11, 0.01, 9), -0.02, 1.0) == "beyond"

@@ -116,8 +116,13 @@ def changes(row: str, before: pd.DataFrame, after: pd.DataFrame, params: Params)
 def guard_table(
     scores: Mapping[str, pd.DataFrame], prompts: pd.DataFrame, params: Params
 ) -> pd.DataFrame:
-    """All rows "X w/ Y" of `scores` (row to score file) against their "X": columns of COLUMNS."""
+    """All rows "X w/ Y" of `scores` (row to score file) against their "X": columns of COLUMNS. The
+    second recogniser's error is clamped as the first's is."""
     whole = {row: guarded(frame, prompts) for row, frame in scores.items()}
+    for row, frame in whole.items():
+        if "second_error" in frame:
+            clamped = frame["second_error"].clip(upper=params.mining.clamp)
+            whole[row] = frame.assign(second_error=clamped)
     rows = [
         change
         for row, frame in whole.items()
