@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from intp.corpus import Utterance, read_manifest
 from intp.paths import DATA
 from texts.phonemes import phonemise
+from tools.mix import plan
 
 PARTS = {"evaluation": 60, "development": 16}
 DIRECTIONS = {
@@ -99,6 +101,14 @@ def test_sentences_are_disjoint(training, items, references, sentences):
     assert not (said["evaluation"] | said["development"]) & texts
     long = [text for part in said.values() for text in part if len(text) > 30]
     assert not [text for text in long for other in texts if text in other]
+
+
+def test_speech_across_languages_is_what_its_tool_plans():
+    def said(rows: list[Utterance]) -> list[Utterance]:
+        return [replace(row, duration=0.0, shard="") for row in rows]
+
+    rows = read_manifest(DATA / "corpus-mixed")
+    assert len(rows) == 2400 and said(rows[:60]) == plan(60, seed=0)
 
 
 def test_twisters_are_disjoint():

@@ -135,19 +135,25 @@ def seeded(task: DecoderTask | EncoderTask) -> tuple[torch.Tensor, dict[str, flo
     return task(0)
 
 
+def learn(task: DecoderTask | EncoderTask, lr: float, steps: int) -> tuple[torch.Tensor, dict]:
+    """The loss of the last step, and its parts; every step draws as the first."""
+    optimizer = torch.optim.AdamW(task.base.model.parameters(), lr)
+    for _ in range(steps):
+        loss, parts = seeded(task)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss, parts
+
+
 def test_the_encoder_learns_the_codes_of_the_first_in_another_voice(tokenizer: SpeechTokenizer):
     model = copy.deepcopy(tokenizer)
     rows, mels = utterances()
     weights = {"ctc": 0.1, "warp": 0.2}
     task = EncoderTask(model, copy.deepcopy(tokenizer), rows, mels, 400, weights, seed=0)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     _, first = seeded(task)
-    for _ in range(20):
-        loss, parts = seeded(task)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    _, parts = learn(task, 3e-3, 20)
     assert parts["far"] < first["far"] and parts["kept"] > first["kept"]
     changed = {
         n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])
@@ -166,13 +172,8 @@ def test_the_decoder_learns_and_no_code_changes(tokenizer: SpeechTokenizer):
     task = DecoderTask(model, copy.deepcopy(tokenizer), rows, mels, 400, weights, seed=0)
     codes = [model.tokens(mel) for mel in mels.values()]
     speech = model.speech(codes[0], mels["1"])
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     first, _ = seeded(task)
-    for _ in range(5):
-        loss, parts = seeded(task)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    loss, parts = learn(task, 1e-2, 5)
     assert loss < first and parts.keys() == {"l1", "ctc", "timbre"}
     assert all(torch.equal(a, model.tokens(b)) for a, b in zip(codes, mels.values(), strict=True))
     assert not torch.equal(speech, model.speech(codes[0], mels["1"]))

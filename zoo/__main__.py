@@ -130,7 +130,7 @@ def train_decoder(params: Params, work: Path) -> None:
     model = SpeechTokenizer.load(work / "encoder.safetensors")
     task = DecoderTask(model, first, rows, mels, spec.budget, spec.weights, params.seed)
     pretrain(model, task, schedule(params, "tokenizer-decoder"), work / "decoder", "decoder")
-    for part in ("encoder", "to_code"):
+    for part in EncoderTask.learns:
         model.get_submodule(part).load_state_dict(first.get_submodule(part).state_dict())
     model.save(work / "tokenizer.safetensors")
 
@@ -269,9 +269,8 @@ def main() -> None:
     for folder in (CHECKPOINTS, logs):
         folder.mkdir(parents=True, exist_ok=True)
     out = CHECKPOINTS / f"{name}.safetensors"
-    out.unlink(
-        missing_ok=True
-    )  # it may be a link into DVC's cache: written through, that is spoilt
+    # It may be a link into DVC's cache, which writing through it would spoil.
+    out.unlink(missing_ok=True)
     shutil.copy(work / out.name, out)
     for log in sorted(work.glob("**/log.jsonl")):  # a stage in two parts has two
         part = "-".join([name, *log.relative_to(work).parts[:-1]])

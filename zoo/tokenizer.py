@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -140,13 +141,10 @@ class TokenizerTask:
         return reconstruction + self.ctc_weight * ctc, parts
 
 
-class EncoderTask:
-    """Only what listens: the encoder learns to hear in any voice the codes that `first` heard in the
-    corpus: an ear for `DecoderTask`.
+class PartTask:
+    """One part of the tokenizer, `learns`, learns on; `first` is what the tokenizer was before."""
 
-    Half of a batch is the corpus, warped; the other half is its codes as the decoder speaks them in
-    the timbre of anybody, of whatever language.
-    """
+    learns: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
@@ -161,8 +159,19 @@ class EncoderTask:
         self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, weights["warp"])
         self.first, self.weights = first.requires_grad_(False), weights
         model.requires_grad_(False)
-        for part in (model.encoder, model.to_code):
-            part.requires_grad_(True)
+        for part in self.learns:
+            model.get_submodule(part).requires_grad_(True)
+
+
+class EncoderTask(PartTask):
+    """Only what listens: the encoder learns to hear in any voice the codes that `first` heard in the
+    corpus: an ear for `DecoderTask`.
+
+    Half of a batch is the corpus, warped; the other half is its codes as the decoder speaks them in
+    the timbre of anybody, of whatever language.
+    """
+
+    learns = ("encoder", "to_code")
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         """The loss of a step, and its parts."""
@@ -190,7 +199,7 @@ class EncoderTask:
         return (far * mask).sum() / mask.sum(), vectors, ((same * mask).sum() / mask.sum()).item()
 
 
-class DecoderTask:
+class DecoderTask(PartTask):
     """Only what speaks: decoder and timbre encoder of `model` learn on, every code stays as it is.
 
     Beside L1, what was decoded is heard by the frozen encoder and its CTC head: L1 alone blurs the
@@ -199,20 +208,7 @@ class DecoderTask:
     like its reference, as `first` hears timbre.
     """
 
-    def __init__(
-        self,
-        model: SpeechTokenizer,
-        first: SpeechTokenizer,
-        rows: list[Utterance],
-        mels: dict[str, Tensor],
-        budget: int,
-        weights: dict[str, float],
-        seed: int,
-    ):
-        self.base = TokenizerTask(model, rows, mels, budget, 0.0, seed, weights["warp"])
-        self.first, self.weights = first.requires_grad_(False), weights
-        for part in (model.encoder, model.to_code, model.ctc, model.to_phoneme):
-            part.requires_grad_(False)
+    learns = ("timbre", "to_timbre", "decoder", "to_frames", "refine", "to_mel")
 
     def reference(self, row: Utterance) -> Tensor:
         """The timbre's source: two utterances of the voice, as long as a reference recording."""
