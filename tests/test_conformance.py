@@ -92,6 +92,16 @@ def test_masked_conforms(tokenizer: SpeechTokenizer):
     assert all(found.values()), found
 
 
+def test_a_prompt_without_phonemes_is_named(adapter: ARAdapter, tokenizer: SpeechTokenizer):
+    from test_flow_matching import make_adapter
+    from test_masked import build
+
+    empty = make_prompt("nobody-wrote-them", "")
+    for model in (adapter, make_adapter(), build(tokenizer)):
+        with pytest.raises(ValueError, match="nobody-wrote-them: target_phonemes is empty"):
+            model.batch([Example(empty, model.encode(empty.reference_speech))])
+
+
 @pytest.mark.parametrize("layout", SPEECH)
 def test_published_ar_layouts_conform(layout: str, tokenizer: SpeechTokenizer, tmp_path: Path):
     adapter = make_layout(layout, tmp_path, tokenizer)

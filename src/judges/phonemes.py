@@ -1,7 +1,7 @@
 """Ears for phonemes: what was said, without a language model that could repair what was said wrong."""
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import jiwer
@@ -45,9 +45,14 @@ class PhonemeEar:
 
 def phoneme_errors(text: str, heard: str, lang: str) -> Errors:
     """Edits that turn a text's phonemes, without tones and stress, into those `heard`."""
-    wanted = sounding(phonemise(text, lang))
+    wanted = _wanted(text, lang)
     found = jiwer.process_words(" ".join(wanted), " ".join(heard))
     return Errors(found.substitutions, found.deletions, found.insertions, len(wanted))
+
+
+@cache  # mining meets every text once a model and sampling
+def _wanted(text: str, lang: str) -> str:
+    return sounding(phonemise(text, lang))
 
 
 @lru_cache

@@ -8,7 +8,7 @@ import pandas as pd
 from intp.audio import SAMPLE_RATE
 from judges.base import Quality, Recogniser, Similarity, cosine
 from judges.phonemes import PhonemeEar
-from texts.normalise import NORMALISER_VERSION, Kind, count_errors, matrix_language
+from texts.normalise import NORMALISER_VERSION, Errors, Kind, count_errors, matrix_language
 
 
 class MissingSpeech(LookupError):
@@ -54,13 +54,9 @@ def judge_speech(
         said = zip(texts, scores["transcript"], languages, strict=True)
         found = [count_errors(*words, kind) for words in said]
         if kind == "error" and ear is not None:
-            mixed = [i for i, lang in enumerate(languages) if lang == "mixed"]
-            asked = [clips[i] for i in mixed], [texts[i] for i in mixed], ["mixed"] * len(mixed)
-            heard, errors = ear.errors(*asked, progress and f"{progress}: phonemes")
-            scores["phonemes"] = pd.Series(dict(zip(mixed, heard, strict=True)), dtype=str)
-            scores["phonemes"] = scores["phonemes"].fillna("")
-            for i, by_ear in zip(mixed, errors, strict=True):
-                found[i] = by_ear
+            heard = _mixed_by_ear(ear, clips, texts, languages, progress)
+            found = [heard[i][1] if i in heard else errors for i, errors in enumerate(found)]
+            scores["phonemes"] = [heard[i][0] if i in heard else "" for i in range(len(clips))]
             judges.append(ear.id)
         scores[column] = [e.rate for e in found]
         scores[f"{column}_edits"] = [e.edits for e in found]
@@ -76,6 +72,20 @@ def judge_speech(
         judges.append(quality.id)
     scores["seconds"] = [len(clip) / SAMPLE_RATE for clip in clips]
     return scores.assign(normaliser=NORMALISER_VERSION, judge=" | ".join(judges))
+
+
+def _mixed_by_ear(
+    ear: PhonemeEar,
+    clips: list[np.ndarray],
+    texts: list[str],
+    languages: list[str],
+    progress: str | None,
+) -> dict[int, tuple[str, Errors]]:
+    """What an ear heard of each code-switched clip, and its errors, by position."""
+    mixed = [i for i, lang in enumerate(languages) if lang == "mixed"]
+    asked = [clips[i] for i in mixed], [texts[i] for i in mixed], ["mixed"] * len(mixed)
+    answers = ear.errors(*asked, progress and f"{progress}: phonemes")
+    return dict(zip(mixed, zip(*answers, strict=True), strict=True))
 
 
 def _speech_of(ids: list[str], audio: Mapping[str, np.ndarray], what: str) -> list[np.ndarray]:

@@ -2,8 +2,9 @@
 
 English goes to Whisper-tiny.en, Chinese to a phoneme recogniser trained on recordings only; for
 code-switched speech, which an ear for phonemes judges, it is the words of the first recogniser. None
-of them takes part in mining or in the error of any table, which makes them fit for controls (does a
-gain last when another recogniser counts?) and for simulated listeners.
+decides the error of the speech that it is asked about, in mining or in any table, which makes them
+fit for controls (does a gain last when another recogniser counts?) and for simulated listeners; only
+the first recogniser mined other pairs, those that are not code-switched.
 """
 
 from collections.abc import Mapping

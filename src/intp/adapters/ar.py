@@ -91,7 +91,7 @@ class PhonemeFrontend:
         """Ids of head, reference text (none unless `heard`), target text, and tail."""
         before = self.phones(prompt.prompt_phonemes + self.separator) if heard else []
         tail = [self.ids["eos_phone"], self.ids["bos_target"]]
-        return [self.ids["bos_phone"]], before, self.phones(prompt.target_phonemes), tail
+        return [self.ids["bos_phone"]], before, self.phones(prompt.phonemes), tail
 
     def build(self, config: ARConfig) -> nn.Module:
         """Any causal LM of transformers; `model_type` (llama by default) names the architecture."""

@@ -28,6 +28,15 @@ class Prompt:
     prompt_lang: str
     reference_speech: np.ndarray = field(repr=False, compare=False)
 
+    @property
+    def phonemes(self) -> str:
+        """The target's; raises ValueError naming the prompt if it came without."""
+        if self.target_phonemes:
+            return self.target_phonemes
+        raise ValueError(
+            f"prompt {self.id}: target_phonemes is empty, and this model reads nothing else"
+        )
+
 
 @dataclass(frozen=True)
 class Example:

@@ -38,7 +38,7 @@ TextParts = tuple[list[str], int, float]
 
 def phoneme_text(prompt: Prompt, separator: str) -> TextParts:
     """Kokoro's phonemes, one symbol each."""
-    before, target = prompt.prompt_phonemes + separator, prompt.target_phonemes
+    before, target = prompt.prompt_phonemes + separator, prompt.phonemes
     return [*before, *target], len(before), len(target) / len(before)
 
 

@@ -70,7 +70,7 @@ class SymbolFrontend(TokenizerSpeech):
 
     def phones(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """Ids of the reference's and of the target's phonemes; an unknown symbol is an error."""
-        texts = (prompt.prompt_phonemes + self.config.separator, prompt.target_phonemes)
+        texts = (prompt.prompt_phonemes + self.config.separator, prompt.phonemes)
         if unknown := sorted(set("".join(texts)) - self.ids.keys()):
             raise ValueError(f"phonemes {unknown} of {texts} are unknown to this model")
         before, target = ([self.ids[p] for p in text] for text in texts)
