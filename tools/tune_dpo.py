@@ -11,14 +11,16 @@ aligned model orders them rightly (`held_out`) says in seconds what the error sa
 
 import argparse
 import random
+from dataclasses import replace
 
 import pandas as pd
 
+from intp.adapters.base import Adapter
 from intp.align import align, load_pairs, recipe
 from intp.evaluate import evaluate
 from intp.mining import variant_pairs
 from intp.models import load_adapter
-from intp.params import load_params
+from intp.params import Params, load_params
 from intp.paths import ROOT, WORK, runs
 from intp.prompts import held_out_prompts, read_prompts
 from intp.trainer import Scores, reference_scores
@@ -26,6 +28,7 @@ from report.statistics import paired
 from report.tables import SETS, estimated, with_clamped
 from tools.grid import combinations
 
+MEASURES = ["error", "clamped", "sim", "seconds"]
 OUT = ROOT / "results" / "development" / "dpo.csv"
 
 
@@ -38,6 +41,17 @@ def rightly_ordered(before: Scores, after: Scores) -> float:
     return sum(gain > 0 for gain in gains) / len(gains) if gains else float("nan")
 
 
+def spoken(
+    adapter: Adapter, frame: pd.DataFrame, params: Params, options: argparse.Namespace, label: str
+) -> pd.DataFrame:
+    """Scores of every prompt, means over `--seeds` answers to it."""
+    sampling = params.sampling[options.model].evaluation
+    seeds = [replace(params, seed=params.seed + n) for n in range(options.seeds)]
+    scores = [evaluate(adapter, frame, sampling, drawn, label) for drawn in seeds]
+    means = sum(with_clamped(part, params)[MEASURES] for part in scores) / len(scores)
+    return scores[0].assign(**means)
+
+
 def main() -> None:
     """Train and judge every combination of the values given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -45,6 +59,7 @@ def main() -> None:
     parser.add_argument("--variant", default="intp")
     parser.add_argument("--items", type=int, default=6, help="development prompts a direction")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--seeds", type=int, default=1, help="answers to each of them")
     parser.add_argument("--held-out", type=int, default=0, help="pairs kept out of training")
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
@@ -52,9 +67,8 @@ def main() -> None:
     folder = runs(params.scale)
     frame = held_out_prompts("development", options.items, options.sets)
     mining = read_prompts(folder / "prompts" / "mining.parquet")
-    sampling = params.sampling[options.model].evaluation
     if options.items:
-        base = evaluate(load_adapter(options.model, params), frame, sampling, params, "base")
+        base = spoken(load_adapter(options.model, params), frame, params, options, "base")
         print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
     rows = []
     for overrides in combinations(options.grid):
@@ -62,8 +76,8 @@ def main() -> None:
         adapter = load_adapter(options.model, params)
         table = pd.read_parquet(folder / "pairs.parquet")
         table = variant_pairs(table, options.model, options.variant, params)
-        spoken = set(table["chosen_model"]) | set(table["rejected_model"])
-        speech = {m: folder / "speech" / m for m in spoken}
+        models = {*table["chosen_model"], *table["rejected_model"]}
+        speech = {m: folder / "speech" / m for m in models}
         pairs = load_pairs(table, mining, speech, adapter)
         rule = recipe(params, options.model, options.variant)
         # By prompt: a pair of a prompt that was trained on has been seen.
@@ -83,10 +97,9 @@ def main() -> None:
         if not options.items:
             print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
             continue
-        after = evaluate(adapter, frame, sampling, params, str(overrides))
+        after = spoken(adapter, frame, params, options, str(overrides))
         change = estimated(paired(base, after, "error"), "error", params)
-        both = (with_clamped(frame, params) for frame in (base, after))
-        clamped = estimated(paired(*both, "clamped"), "clamped", params)
+        clamped = estimated(paired(base, after, "clamped"), "clamped", params)
         rows.append(
             row
             | {"before": base["error"].mean(), "after": after["error"].mean()}
