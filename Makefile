@@ -1,5 +1,7 @@
 # Every path is relative and every call is `python -m …`: the folder's name may hold spaces.
 SCALE ?= mini
+# Stages at a time, one thread each: by default as many as cores; 1 where they share a GPU.
+JOBS ?=
 PYTHON ?= python3.11
 # `make PY=python …` uses an environment that is already active.
 PY ?= .venv/bin/python
@@ -11,7 +13,7 @@ STAGE ?=
 repro: $(ENV)
 	"$(PY)" -m intp.nb clean notebooks/*.ipynb
 	"$(PY)" -m dvc pull --quiet data.dvc $$("$(PY)" -m tools.scale frozen)
-	"$(PY)" -m tools.scale run $(SCALE) -- "$(PY)" -m dvc repro --force-downstream
+	"$(PY)" -m tools.scale run $(SCALE) -- "$(PY)" -m tools.repro $(if $(JOBS),--jobs $(JOBS))
 	"$(PY)" -m tools.compare $(SCALE) || echo "see above: not all of it is as committed"
 
 test: $(ENV)

@@ -1,7 +1,7 @@
 """Preference pairs from judged speech (Sections 3.2 and 3.3, Appendix A.3)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -63,13 +63,13 @@ def inter_pairs(
 ) -> pd.DataFrame:
     """Two models' intra pairs of one prompt compared (A.3.2): winner with winner and each winner
     with the other's loser, never loser with loser. The lower error is chosen, whosever it is."""
-    known = answers(judged, measure, clamp).set_index("id", drop=False)
+    known = answers(judged, measure, clamp).set_index("id", drop=False).to_dict("index")
     least = f"gap of {measure} >= {threshold:g} percentage points, clamped at {clamp:g}"
     rows = []
     for _, group in intra.groupby("prompt", sort=True):
         for a, b in combinations(group.sort_values("chosen_model").itertuples(), 2):
             for one, two in COMPARISONS:
-                both = [known.loc[getattr(a, one)], known.loc[getattr(b, two)]]
+                both = known[getattr(a, one)], known[getattr(b, two)]
                 w, l = sorted(both, key=lambda answer: answer["clamped"])
                 rule = f"{one} of {a.chosen_model} with {two} of {b.chosen_model}, {least}"
                 if l["clamped"] - w["clamped"] >= threshold and l["clamped"] > w["clamped"]:
@@ -110,7 +110,7 @@ def perturbed_pairs(
     return pd.DataFrame(rows, columns=PAIR_COLUMNS)
 
 
-def _pair(kind: str, name: str, w: pd.Series, l: pd.Series, rule: str) -> dict:
+def _pair(kind: str, name: str, w: Mapping, l: Mapping, rule: str) -> dict:
     row = {
         "pair": f"{kind}-{name}", "kind": kind, "prompt": w["prompt"], "text_type": l["text_type"],
         "direction": w["direction"], "gap": l["clamped"] - w["clamped"], "rule": rule,
@@ -132,10 +132,10 @@ def check_pairs(
     pairs: pd.DataFrame, judged: pd.DataFrame, threshold: float, perturbed_threshold: float = 0.0
 ) -> None:
     """An independent check of mined pairs against the judgements; raises ValueError on a breach."""
-    known = judged.set_index("id")
+    known = judged.set_index("id").to_dict("index")
     losers = set(pairs.loc[pairs["kind"] == "intra", "rejected"])
     for row in pairs.itertuples():
-        w, l = known.loc[row.chosen], known.loc[row.rejected]
+        w, l = known[row.chosen], known[row.rejected]
         least = perturbed_threshold if row.kind == "perturbed" else threshold
         faults = {
             f"gap {row.gap} is below the threshold {least}": (

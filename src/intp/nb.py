@@ -7,6 +7,7 @@ Also `python -m intp.nb time STAGE -- COMMAND …`, for a stage that is no noteb
 import argparse
 import ast
 import csv
+import fcntl
 import hashlib
 import logging
 import os
@@ -142,10 +143,17 @@ def stage(name: str, scale: str, notebook: Path | None = None) -> Iterator[None]
 
 def record(name: str, seconds: float, path: Path) -> None:
     """Replace the row of stage `name` in a table of timings, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WORK.mkdir(exist_ok=True)
+    with (WORK / "timings.lock").open("w") as lock:  # two stages may end at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _replace_row(name, seconds, path)
+
+
+def _replace_row(name: str, seconds: float, path: Path) -> None:
     rows = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.is_file() else []
     row = {"stage": name, "seconds": f"{seconds:.1f}", "device": device()}
     table = {r["stage"]: r for r in rows} | {name: row}
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     with draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
@@ -226,6 +234,8 @@ def _run(arguments: list[str]) -> int:
 
 def main() -> int:
     """The command line; any failure is named on stderr and exits 1."""
+    # Several threads round differently from one, and less is gained by them than by two stages.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         return _run(sys.argv[1:])
     except subprocess.CalledProcessError as error:

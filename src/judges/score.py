@@ -50,14 +50,14 @@ def judge_speech(
     ]
     scores["transcript"] = recogniser.transcribe(clips, spoken, progress)
     texts, judges = list(rows["target_text"]), [recogniser.id]
+    heard: dict[int, tuple[str, Errors]] = {}
     for column, kind in (("wer", wer_kind), ("error", "error")):
-        said = zip(texts, scores["transcript"], languages, strict=True)
-        found = [count_errors(*words, kind) for words in said]
         if kind == "error" and ear is not None:
             heard = _mixed_by_ear(ear, clips, texts, languages, progress)
-            found = [heard[i][1] if i in heard else errors for i, errors in enumerate(found)]
             scores["phonemes"] = [heard[i][0] if i in heard else "" for i in range(len(clips))]
             judges.append(ear.id)
+        said = enumerate(zip(texts, scores["transcript"], languages, strict=True))
+        found = [heard[i][1] if i in heard else count_errors(*words, kind) for i, words in said]
         scores[column] = [e.rate for e in found]
         scores[f"{column}_edits"] = [e.edits for e in found]
         scores[f"{column}_length"] = [e.length for e in found]
