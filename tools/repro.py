@@ -10,30 +10,32 @@ import argparse
 import csv
 import os
 import selectors
+import subprocess
 import sys
 from functools import cache
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.ui import ui
 from tqdm import tqdm
 
 from intp.params import ParamsError, load_params
-from intp.paths import ROOT, results
+from intp.paths import results
 
 UNCHANGED = 3  # exit status of a process that found nothing to do
-FORK = get_context("fork")  # DVC is imported once
+GIVEN = "data and frozen stages"
 
 
 def pipeline(repo: Repo) -> tuple[list[str], dict[str, set[str]]]:
-    """Data and frozen stages, which are only checked, and what each other stage waits for."""
+    """Data and frozen stages, which are only checked, first and together; and what each stage
+    waits for."""
     stages = repo.index.graph
     given = {s for s in stages if s.frozen or s.is_data_source}
-    after = {s.addressing: {d.addressing for d in stages[s] if d not in given} for s in stages}
-    names = sorted(stage.addressing for stage in given)
-    return names, {name: needs for name, needs in after.items() if name not in names}
+    after: dict[str, set[str]] = {GIVEN: set()} if given else {}
+    for stage in stages:
+        if stage not in given:
+            needs = {d.addressing for d in stages[stage] if d not in given}
+            after[stage.addressing] = needs | after.keys() & {GIVEN}
+    return sorted(stage.addressing for stage in given), after
 
 
 def urgency(after: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, float]:
@@ -48,81 +50,66 @@ def urgency(after: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, 
 
 
 def recorded_seconds() -> dict[str, float]:
-    """What each stage took last time at the scale in force."""
-    path = results(load_params().scale) / "timings.csv"
-    rows = csv.DictReader(path.read_text("utf-8").splitlines()) if path.is_file() else []
+    """What each stage took last time at the scale in force, or else at the default one."""
+    paths = [results(scale) / "timings.csv" for scale in (load_params().scale, "mini")]
+    path = next((path for path in paths if path.is_file()), None)
+    rows = csv.DictReader(path.read_text("utf-8").splitlines()) if path else []
     return {row["stage"]: float(row["seconds"]) for row in rows}
 
 
-def _reproduce(names: list[str], force: bool, out: int) -> None:
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    ui.enable()
-    try:
-        with Repo(_wait_for_lock=True) as repo:
-            ran = repo.reproduce(names, single_item=True, force=force)
-    except DvcException as error:
-        sys.exit(f"ERROR: {error}")
-    sys.exit(0 if ran else UNCHANGED)
+def single(names: list[str], force: bool) -> int:
+    """Reproduce these stages, whatever others need; returns a process's exit status."""
+    with Repo(_wait_for_lock=True) as repo:
+        return 0 if repo.reproduce(names, single_item=True, force=force) else UNCHANGED
 
 
 class Lanes:
     """Processes side by side; what they say appears line by line, with their stage's name."""
 
     def __init__(self, total: int) -> None:
-        self.selector, self.bar = selectors.DefaultSelector(), tqdm(total=total, unit="stage")
-        self.running: dict[str, tuple[BaseProcess, int]] = {}
+        self.selector = selectors.DefaultSelector()
+        self.bar = tqdm(total=total, unit="stage", disable=None)  # on a terminal only
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.rest, self.doing = {}, {}  # what no line end has followed yet; the last progress bar
 
     def start(self, name: str, stages: list[str], force: bool) -> None:
         """Reproduce `stages`, known as `name`, in a process of its own."""
-        reads, writes = os.pipe()
-        process = FORK.Process(target=_reproduce, args=(stages, force, writes))
-        process.start()
-        os.close(writes)
-        os.set_blocking(reads, False)
-        self.running[name], self.rest[name], self.doing[name] = (process, reads), "", ""
-        self.selector.register(process.sentinel, selectors.EVENT_READ, name)
-        self.selector.register(reads, selectors.EVENT_READ, name)
+        command = [sys.executable, "-m", "tools.repro", *["--force"][:force], "--single", *stages]
+        # Its copy of the lock of `tools.scale` guards the swap for as long as it lives.
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "close_fds": False}
+        self.running[name] = process = subprocess.Popen(command, **how)
+        self.rest[name] = self.doing[name] = ""
+        os.set_blocking(process.stdout.fileno(), False)
+        self.selector.register(process.stdout, selectors.EVENT_READ, name)
 
     def finished(self) -> list[tuple[str, int]]:
-        """Wait for something to happen; the processes that have ended, with their exit status."""
-        names = {key.data for key, _ in self.selector.select()}
-        for name in names:
-            self._show(name)
-        ended = [name for name in names if self.running[name][0].exitcode is not None]
+        """Wait for something to be said; the processes that have ended, with their exit status."""
+        names = [key.data for key, _ in self.selector.select()]
+        ended = [name for name in names if not self._show(name)]
         return [(name, self._close(name)) for name in ended]
 
-    def _show(self, name: str) -> None:
-        pipe = self.running[name][1]
-        said = b""
-        try:
-            while block := os.read(pipe, 1 << 16):
-                said += block
-            self.selector.unregister(pipe)
-        except (BlockingIOError, KeyError):
-            pass
-        *lines, self.rest[name] = (self.rest[name] + said.decode("utf-8", "replace")).split("\n")
+    def _show(self, name: str) -> bool:
+        """Pass on what a process said; false after its last word."""
+        said = self.running[name].stdout.read(1 << 20)
+        *lines, rest = (self.rest[name] + said.decode("utf-8", "replace")).split("\n")
         for line in lines:
             if kept := line.rpartition("\r")[2].rstrip():
                 tqdm.write(f"{name}: {kept}")
-        bars = [part for part in self.rest[name].split("\r") if part.strip()]
+        bars = [part for part in rest.split("\r") if part.strip()]
         self.rest[name] = bars[-1] if bars else ""
         self.doing[name] = " ".join(self.rest[name].split())[:40]
         told = ", ".join(f"{name} {doing}".rstrip() for name, doing in self.doing.items())
         self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(0)
+        return bool(said)
 
     def _close(self, name: str) -> int:
-        self._show(name)
-        process, pipe = self.running.pop(name)
-        self.selector.unregister(process.sentinel)
-        if pipe in self.selector.get_map():
-            self.selector.unregister(pipe)
-        os.close(pipe)
+        process = self.running.pop(name)
+        self.selector.unregister(process.stdout)
+        process.stdout.close()
         del self.doing[name]
         self.bar.update()
-        return process.exitcode
+        return process.wait()
 
 
 def _all_after(name: str, after: dict[str, set[str]]) -> set[str]:
@@ -138,23 +125,23 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
     """
     with Repo() as repo:
         given, after = pipeline(repo)
-    urgent, waiting, forced = urgency(after, recorded_seconds()), dict(after), set()
-    done, failed, lanes = set(), [], Lanes(len(after) + 1)
-    lanes.start("data", given, force=False)
-    while lanes.running:
-        for name, status in lanes.finished():
-            if status in (0, UNCHANGED):
-                done.add(name)
-                forced |= {n for n, needs in after.items() if status == 0 and name in needs}
-                continue
-            failed.append(name)
-            alive = keep_going and name in after
-            waiting = {n: waiting[n] for n in waiting if alive and n not in _all_after(name, after)}
-        ready = [n for n, needs in waiting.items() if "data" in done and needs <= done]
+    urgent, waiting, lanes = urgency(after, recorded_seconds()), dict(after), Lanes(len(after))
+    done, forced, failed = set(), set(), []
+    while waiting or lanes.running:
+        ready = [name for name, needs in waiting.items() if needs <= done]
         ready.sort(key=urgent.__getitem__, reverse=True)
         for name in ready[: jobs - len(lanes.running)]:
             del waiting[name]
-            lanes.start(name, [name], name in forced)
+            lanes.start(name, given if name == GIVEN else [name], name in forced)
+        for name, status in lanes.finished():
+            if status in (0, UNCHANGED):
+                done.add(name)
+                ran = status == 0 and name != GIVEN
+                forced |= {other for other, needs in after.items() if ran and name in needs}
+                continue
+            failed.append(name)
+            lost = _all_after(name, after) if keep_going else waiting.keys()
+            waiting = {other: needs for other, needs in waiting.items() if other not in lost}
     lanes.bar.close()
     return failed
 
@@ -165,12 +152,15 @@ def main() -> int:
     cores = min(os.cpu_count() or 1, 4)  # a stage may take 4 GB
     parser.add_argument("--jobs", type=int, default=cores, help=f"stages at a time ({cores})")
     parser.add_argument("--keep-going", action="store_true", help="do what no failure prevents")
+    parser.add_argument("--single", nargs="+", metavar="STAGE", help="these and nothing else")
+    parser.add_argument("--force", action="store_true", help="with --single, changed or not")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs: expected 1 or more, got {options.jobs}")
-    tqdm.monitor_interval = 0  # a thread, which would not survive a fork
-    os.chdir(ROOT)
     try:
+        os.chdir(Repo.find_root())
+        if options.single:
+            return single(options.single, options.force)
         failed = reproduce(options.jobs, options.keep_going)
     except (DvcException, ParamsError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
