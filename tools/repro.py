@@ -13,6 +13,7 @@ import selectors
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -36,6 +37,18 @@ def pipeline(repo: Repo) -> tuple[list[str], dict[str, set[str]]]:
             needs = {d.addressing for d in stages[stage] if d not in given}
             after[stage.addressing] = needs | after.keys() & {GIVEN}
     return sorted(stage.addressing for stage in given), after
+
+
+def settled(repo: Repo, given: list[str], after: dict[str, set[str]]) -> set[str]:
+    """Stages that did not change, nor did any before them: no process needs to say so."""
+    stages = {stage.addressing: stage for stage in repo.index.stages}
+    done: set[str] = set()
+    with repo.lock:
+        for name in TopologicalSorter(after).static_order():
+            members = given if name == GIVEN else [name]
+            if after[name] <= done and not any(stages[member].changed() for member in members):
+                done.add(name)
+    return done
 
 
 def urgency(after: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, float]:
@@ -123,10 +136,14 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
 
     After a failure nothing new starts, or with `keep_going` nothing that needs the stage.
     """
-    with Repo() as repo:
+    with Repo(_wait_for_lock=True) as repo:
         given, after = pipeline(repo)
-    urgent, waiting, lanes = urgency(after, recorded_seconds()), dict(after), Lanes(len(after))
-    done, forced, failed = set(), set(), []
+        done = settled(repo, given, after)
+    waiting = {name: needs for name, needs in after.items() if name not in done}
+    if not waiting:
+        print("nothing to do: every stage is up to date")
+    urgent, lanes = urgency(after, recorded_seconds()), Lanes(len(waiting))
+    forced, failed = set(), []
     while waiting or lanes.running:
         ready = [name for name, needs in waiting.items() if needs <= done]
         ready.sort(key=urgent.__getitem__, reverse=True)
