@@ -5,6 +5,7 @@ import pytest
 
 from intp.params import load_params
 from intp.paths import results
+from report import readme
 from report.readme import BEGIN, END, README, ReadmeError, block, command, renewed, verdicts
 from tools.deps import stages
 
@@ -15,8 +16,8 @@ def test_the_block_is_current():
 
 
 def test_every_row_s_command_names_a_stage_and_a_member_of_its_matrix():
-    params, live = load_params("mini"), stages()
-    rows = pd.read_csv(results("mini") / "tables" / "table_04.csv")["row"].unique()
+    params, live = load_params(readme.committed()), stages()
+    rows = pd.read_csv(results(params.scale) / "tables" / "table_04.csv")["row"].unique()
     for row in rows:
         words = command(row, params).split()
         stage, _, member = words[-1].partition("@")

@@ -12,13 +12,17 @@ from report.tables import SETS
 from report.verdicts import VERDICTS
 
 README = ROOT / "README.md"
-SCALE = "mini"  # whose results are committed beside the README
 BEGIN, END = "<!-- table 4: python -m report.readme -->", "<!-- end of table 4 -->"
 RUNS = {"INTP": "intp", "SFT": "sft", "shuffled": "shuffled"}
 
 
 class ReadmeError(ValueError):
     """The README has not both marks, each once and in order."""
+
+
+def committed() -> str:
+    """The largest scale whose results are committed beside the README."""
+    return "study" if (results("study") / "claims.csv").is_file() else "mini"
 
 
 def command(row: str, params: Params) -> str:
@@ -66,16 +70,18 @@ def verdicts(claims: pd.DataFrame, scale: str) -> str:
     )
 
 
-def block(scale: str = SCALE) -> str:
+def block(scale: str | None = None) -> str:
     """What stands between the marks. Raises FileNotFoundError where a table is missing."""
+    scale = scale or committed()
     folder = results(scale)
+    switch = "" if scale == "mini" else f"; the commands after `make scale SCALE={scale}`"
     cells = pd.read_csv(folder / "tables" / "table_04.csv", dtype={"paper": str})
     claims = pd.read_csv(folder / "claims.csv", keep_default_na=False)
     params = load_params(scale)
     lines = [
         f"Table 4 at `{scale}`, clamped error in per cent; *change*: after minus before, paired, with its",
         f"{100 * params.statistics.level:g} % interval; in parentheses the paper's figure, of other models",
-        "and another judge.",
+        f"and another judge{switch}.",
         "",
         *table_4(cells.fillna({"paper": ""}), params),
         "",
