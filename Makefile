@@ -1,6 +1,6 @@
 # Every path is relative and every call is `python -m …`: the folder's name may hold spaces.
 SCALE ?= mini
-# Stages at a time, one thread each: by default as many as cores; 1 where they share a GPU.
+# Stages at a time, one thread each: by default as many as cores, or one where there is a GPU.
 JOBS ?=
 PYTHON ?= python3.11
 # `make PY=python …` uses an environment that is already active.

@@ -10,6 +10,7 @@ import argparse
 import csv
 import os
 import selectors
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -166,8 +167,9 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
 def main() -> int:
     """The command line; 1 if a stage failed."""
     parser = argparse.ArgumentParser(prog="python -m tools.repro", description=__doc__)
-    cores = min(os.cpu_count() or 1, 4)  # a stage may take 4 GB
-    parser.add_argument("--jobs", type=int, default=cores, help=f"stages at a time ({cores})")
+    # A stage may take 4 GB, and one at a time the GPU.
+    jobs = 1 if shutil.which("nvidia-smi") else min(os.cpu_count() or 1, 4)
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"stages at a time ({jobs})")
     parser.add_argument("--keep-going", action="store_true", help="do what no failure prevents")
     parser.add_argument("--single", nargs="+", metavar="STAGE", help="these and nothing else")
     parser.add_argument("--force", action="store_true", help="with --single, changed or not")
