@@ -52,15 +52,14 @@ def settled(repo: Repo, given: list[str], after: dict[str, set[str]]) -> set[str
     return done
 
 
-def urgency(after: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, float]:
+def urgency(waits: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, float]:
     """Seconds from the start of each stage to the end of all that waits for it, by the last run."""
-    before = {name: {n for n, needs in after.items() if name in needs} for name in after}
 
     @cache
     def longest(name: str) -> float:
-        return seconds.get(name, 1.0) + max(map(longest, before[name]), default=0.0)
+        return seconds.get(name, 1.0) + max(map(longest, waits[name]), default=0.0)
 
-    return {name: longest(name) for name in after}
+    return {name: longest(name) for name in waits}
 
 
 def recorded_seconds() -> dict[str, float]:
@@ -93,7 +92,6 @@ class Lanes:
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "close_fds": False}
         self.running[name] = process = subprocess.Popen(command, **how)
         self.rest[name] = self.doing[name] = ""
-        os.set_blocking(process.stdout.fileno(), False)
         self.selector.register(process.stdout, selectors.EVENT_READ, name)
 
     def finished(self) -> list[tuple[str, int]]:
@@ -104,7 +102,7 @@ class Lanes:
 
     def _show(self, name: str) -> bool:
         """Pass on what a process said; false after its last word."""
-        said = self.running[name].stdout.read(1 << 20)
+        said = os.read(self.running[name].stdout.fileno(), 1 << 16)
         *lines, rest = (self.rest[name] + said.decode("utf-8", "replace")).split("\n")
         for line in lines:
             if kept := line.rpartition("\r")[2].rstrip():
@@ -126,10 +124,9 @@ class Lanes:
         return process.wait()
 
 
-def _all_after(name: str, after: dict[str, set[str]]) -> set[str]:
-    """The stages that need `name`, directly or not."""
-    direct = {other for other, needs in after.items() if name in needs}
-    return direct.union(*(_all_after(other, after) for other in direct))
+def _all_after(name: str, waits: dict[str, set[str]]) -> set[str]:
+    """The stages that wait for `name`, directly or not."""
+    return waits[name].union(*(_all_after(other, waits) for other in waits[name]))
 
 
 def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
@@ -143,7 +140,8 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
     waiting = {name: needs for name, needs in after.items() if name not in done}
     if not waiting:
         print("nothing to do: every stage is up to date")
-    urgent, lanes = urgency(after, recorded_seconds()), Lanes(len(waiting))
+    waits = {name: {other for other, needs in after.items() if name in needs} for name in after}
+    urgent, lanes = urgency(waits, recorded_seconds()), Lanes(len(waiting))
     forced, failed = set(), []
     while waiting or lanes.running:
         ready = [name for name, needs in waiting.items() if needs <= done]
@@ -154,11 +152,11 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
         for name, status in lanes.finished():
             if status in (0, UNCHANGED):
                 done.add(name)
-                ran = status == 0 and name != GIVEN
-                forced |= {other for other, needs in after.items() if ran and name in needs}
+                if status == 0 and name != GIVEN:
+                    forced |= waits[name]
                 continue
             failed.append(name)
-            lost = _all_after(name, after) if keep_going else waiting.keys()
+            lost = _all_after(name, waits) if keep_going else waiting.keys()
             waiting = {other: needs for other, needs in waiting.items() if other not in lost}
     lanes.bar.close()
     return failed

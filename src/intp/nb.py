@@ -234,7 +234,7 @@ def _run(arguments: list[str]) -> int:
 
 def main() -> int:
     """The command line; any failure is named on stderr and exits 1."""
-    # Several threads round differently from one, and less is gained by them than by two stages.
+    # Several threads round differently from one: tables would hang on the number of cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         return _run(sys.argv[1:])
