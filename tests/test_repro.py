@@ -18,7 +18,8 @@ began = time.monotonic()
 if Path(f"{name}.in").read_text() == "bad":
     sys.exit("bad input")
 time.sleep(2)
-print(f"progress of {name}\\r", end="")
+print(f"progress of {name}\\r", end="", flush=True)
+time.sleep(0.3)
 print(f"{name} is done")
 Path(f"{name}.out").write_text(name)
 with open("ran.log", "a") as log:

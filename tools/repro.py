@@ -108,8 +108,8 @@ class Lanes:
             if kept := line.rpartition("\r")[2].rstrip():
                 tqdm.write(f"{name}: {kept}")
         bars = [part for part in rest.split("\r") if part.strip()]
-        self.rest[name] = bars[-1] if bars else ""
-        self.doing[name] = " ".join(self.rest[name].split())[:40]
+        self.rest[name] = rest[max(rest.rfind("\r"), 0) :]  # what comes next may write over a bar
+        self.doing[name] = " ".join(bars[-1].split())[:40] if bars else ""
         told = ", ".join(f"{name} {doing}".rstrip() for name, doing in self.doing.items())
         self.bar.set_postfix_str(told, refresh=False)
         self.bar.update(0)
