@@ -58,7 +58,7 @@ parity: .venv-parity/installed
 # The files of configs/jupyter make any JupyterLab of .venv save notebooks/ without outputs.
 .venv/installed: requirements.txt pyproject.toml configs/webrtcvad/pyproject.toml
 	$(PYTHON) -m venv .venv
-	@echo "installing requirements.txt into .venv (5.5 GB, some minutes)"
+	@echo "installing requirements.txt into .venv (8 GB, some minutes)"
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	cp -R configs/jupyter/. .venv/etc/jupyter/
