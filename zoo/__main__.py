@@ -140,8 +140,8 @@ def parts(rows: list[Utterance]) -> tuple[list[Utterance], list[Utterance], list
     return rows[:-HELD_OUT], rows[-HELD_OUT:], sorted({c for row in rows for c in row.phonemes})
 
 
-def train_ars(params: Params, work: Path) -> None:
-    """Pretrain ARS on the tokenizer's codes."""
+def train_ars(params: Params, work: Path, keep: int = 1) -> None:
+    """Pretrain ARS on the tokenizer's codes of one in `keep` utterances."""
     spec = params.pretraining["ars-mini"]
     rows, versions = tokenised(load_tokenizer())
     training, held, symbols = parts(rows)
@@ -150,7 +150,8 @@ def train_ars(params: Params, work: Path) -> None:
     adapter = ARAdapter(config, load_tokenizer())
     adapter.model.set_attn_implementation("eager")  # the guided loss reads attention weights
     held = [row for row in held if versions[row.id]]
-    task = ARTask(adapter, training, versions, spec.budget, LONGEST, guided_steps(spec))
+    steps = guided_steps(spec)
+    task = ARTask(adapter, training[::keep], versions, spec.budget, LONGEST, steps)
     finish(adapter, task, params, work, "ars-mini", held, versions)
 
 
