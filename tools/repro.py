@@ -63,11 +63,13 @@ def urgency(waits: dict[str, set[str]], seconds: dict[str, float]) -> dict[str, 
 
 
 def recorded_seconds() -> dict[str, float]:
-    """What each stage took last time at the scale in force, or else at the default one."""
-    paths = [results(scale) / "timings.csv" for scale in (load_params().scale, "mini")]
-    path = next((path for path in paths if path.is_file()), None)
-    rows = csv.DictReader(path.read_text("utf-8").splitlines()) if path else []
-    return {row["stage"]: float(row["seconds"]) for row in rows}
+    """What each stage took last time, at the scale in force where that is known, else at mini."""
+    known: dict[str, float] = {}
+    for scale in ("mini", load_params().scale):
+        path = results(scale) / "timings.csv"
+        rows = csv.DictReader(path.read_text("utf-8").splitlines()) if path.is_file() else []
+        known |= {row["stage"]: float(row["seconds"]) for row in rows}
+    return known
 
 
 def single(names: list[str], force: bool) -> int:
