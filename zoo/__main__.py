@@ -85,11 +85,13 @@ def guided_steps(spec: Pretraining) -> int:
 def finish(
     adapter: Adapter, task: Task, params: Params, work: Path, name: str, *held: object
 ) -> None:
-    """Pretrain an adapter's model on `task` to its end, measured on `held`, and save it."""
+    """Pretrain an adapter's model on `task` to its end, measured on `held`, and save it in bf16."""
     pretrain(
         adapter.model, task, schedule(params, name), work, name,
         lambda: {f"held_out_{lang}": task.held_out(*held, lang) for lang in LANGUAGES},
     )  # fmt: skip
+    for weight in adapter.model.parameters():
+        weight.data = weight.data.to(torch.bfloat16)
     adapter.save(work / f"{name}.safetensors")
 
 

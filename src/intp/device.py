@@ -3,7 +3,7 @@
 import torch
 
 
-def cpu_multiplies_bf16() -> bool:
+def cpu_prefers_bf16() -> bool:
     """Whether bfloat16 is the faster way to multiply here: with AMX, or with AVX-512's instruction
     unless Intel's, which takes 1.7 times float32's time; elsewhere it is 100 times slower."""
     known = torch.cpu.get_capabilities()
@@ -13,7 +13,7 @@ def cpu_multiplies_bf16() -> bool:
 
 def precision() -> str:
     """bf16 where the device multiplies it faster than float32."""
-    multiplies = cpu_multiplies_bf16()
+    multiplies = cpu_prefers_bf16()
     if torch.cuda.is_available():
         multiplies = torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if multiplies else "no"

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from intp.audio import SAMPLE_RATE
-from intp.device import cpu_multiplies_bf16
+from intp.device import cpu_prefers_bf16
 from judges.base import JudgeError, checked, default_device
 from judges.decoding import GreedyDecoder
 
@@ -163,8 +163,8 @@ def split_at_pauses(samples: np.ndarray, seconds: float) -> Iterator[np.ndarray]
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 on a CPU that multiplies it in hardware, else float32."""
-    fast = device.type == "cpu" and cpu_multiplies_bf16()
+    """bfloat16 on a CPU that multiplies it faster, else float32."""
+    fast = device.type == "cpu" and cpu_prefers_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -319,7 +319,7 @@ class ARAdapter:
         return in_batches(prompts, seeds, lengths, sampling.get("batch_size", 32), answer, progress)
 
     def save(self, path: Path) -> None:
-        """Write weights (bf16) and configuration to one safetensors file."""
+        """Write weights, buffers and configuration to one safetensors file."""
         write_checkpoint(path, self.model, self.config)
 
     @classmethod

@@ -143,12 +143,12 @@ def weights_key(model: nn.Module) -> str:
 
 
 def write_checkpoint(path: Path, model: nn.Module, config: Any) -> None:
-    """Weights (bf16), buffers (as they are) and the configuration, a dataclass, in one file."""
-    learned = dict(model.named_parameters(remove_duplicate=False))
-    weights = {  # copies, since safetensors takes no two names of one tensor
-        key: (value.to(torch.bfloat16, copy=True) if key in learned else value).contiguous()
-        for key, value in model.state_dict().items()
-    }
+    """Weights and buffers, as precise as they are, and the configuration, a dataclass, in one file.
+
+    Nothing is rounded: an alignment moves weights by less than bf16 can tell apart.
+    """
+    # Copies, since safetensors takes no two names of one tensor.
+    weights = {key: value.clone().contiguous() for key, value in model.state_dict().items()}
     save_file(weights, path, metadata={"config": json.dumps(asdict(config))})
 
 

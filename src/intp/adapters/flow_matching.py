@@ -251,7 +251,7 @@ class FlowMatchingAdapter:
         return in_batches(prompts, seeds, lengths, sampling.get("batch_size", 16), answer, progress)
 
     def save(self, path: Path) -> None:
-        """Write weights (bf16), buffers (as they are) and configuration to one safetensors file."""
+        """Write weights, buffers and configuration to one safetensors file."""
         write_checkpoint(path, self.model, self.config)
 
     @classmethod
