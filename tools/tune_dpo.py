@@ -17,7 +17,7 @@ import pandas as pd
 
 from intp.adapters.base import Adapter
 from intp.align import align, load_pairs, recipe
-from intp.evaluate import evaluate
+from intp.evaluate import judge, speak
 from intp.mining import variant_pairs
 from intp.models import load_adapter
 from intp.params import Params, load_params
@@ -47,8 +47,12 @@ def spoken(
     """Scores of every prompt, means over `--seeds` answers to it."""
     sampling = params.sampling[options.model].evaluation
     seeds = [replace(params, seed=params.seed + n) for n in range(options.seeds)]
-    scores = [evaluate(adapter, frame, sampling, drawn, label) for drawn in seeds]
-    means = sum(with_clamped(part, params)[MEASURES] for part in scores) / len(scores)
+    scores = []
+    for drawn in seeds:
+        audio = speak(adapter, frame, sampling, drawn.seed, label)
+        scores.append(judge(audio, frame, drawn, label, quality=not options.quick))
+    known = [name for name in MEASURES if name == "clamped" or name in scores[0]]
+    means = sum(with_clamped(part, params)[known] for part in scores) / len(scores)
     return scores[0].assign(**means)
 
 
@@ -60,6 +64,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=6, help="development prompts a direction")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--seeds", type=int, default=1, help="answers to each of them")
+    parser.add_argument("--quick", action="store_true", help="judge intelligibility only")
     parser.add_argument("--held-out", type=int, default=0, help="pairs kept out of training")
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
@@ -69,7 +74,7 @@ def main() -> None:
     mining = read_prompts(folder / "prompts" / "mining.parquet")
     if options.items:
         base = spoken(load_adapter(options.model, params), frame, params, options, "base")
-        print(f"base: error {base['error'].mean():.1f}, SIM {base['sim'].mean():.3f}", flush=True)
+        print(f"base: {base.filter(MEASURES).mean().round(3).to_dict()}", flush=True)
     rows = []
     for overrides in combinations(options.grid):
         params = load_params(overrides=overrides)
@@ -102,11 +107,10 @@ def main() -> None:
         clamped = estimated(paired(base, after, "clamped"), "clamped", params)
         rows.append(
             row
-            | {"before": base["error"].mean(), "after": after["error"].mean()}
+            | {f"{name}_before": mean for name, mean in base.filter(MEASURES).mean().items()}
+            | {f"{name}_after": mean for name, mean in after.filter(MEASURES).mean().items()}
             | {"difference": change.value, "low": change.low, "high": change.high}
             | {"clamped": clamped.value, "clamped_low": clamped.low, "clamped_high": clamped.high}
-            | {"sim_before": base["sim"].mean(), "sim_after": after["sim"].mean()}
-            | {"seconds_before": base["seconds"].mean(), "seconds_after": after["seconds"].mean()}
         )
         print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
     if not rows:
