@@ -56,6 +56,50 @@ def spoken(
     return scores[0].assign(**means)
 
 
+def keep(row: dict) -> None:
+    """Append a row to the table of what was tried."""
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    old = [pd.read_csv(OUT)] if OUT.is_file() else []
+    table = pd.concat([*old, pd.DataFrame([row])])
+    table.to_csv(OUT, index=False, lineterminator="\n", float_format="%.5g")
+
+
+def trained(params: Params, options: argparse.Namespace) -> tuple[Adapter, dict]:
+    """The model aligned as `params` says, and how that went."""
+    folder, adapter = runs(params.scale), load_adapter(options.model, params)
+    table = pd.read_parquet(folder / "pairs.parquet")
+    table = variant_pairs(table, options.model, options.variant, params)
+    models = {*table["chosen_model"], *table["rejected_model"]}
+    prompts = read_prompts(folder / "prompts" / "mining.parquet")
+    pairs = load_pairs(table, prompts, {m: folder / "speech" / m for m in models}, adapter)
+    rule = recipe(params, options.model, options.variant)
+    # By prompt: a pair of a prompt that was trained on has been seen.
+    asked = sorted({pair.chosen.prompt.id for pair in pairs})
+    random.Random(0).shuffle(asked)
+    place = {name: i for i, name in enumerate(asked)}
+    held = sorted(pairs, key=lambda pair: place[pair.chosen.prompt.id])[: options.held_out]
+    kept_out = {pair.chosen.prompt.id for pair in held}
+    pairs = [pair for pair in pairs if pair.chosen.prompt.id not in kept_out]
+    known = reference_scores(adapter, held, rule)
+    name = f"{options.model}-tune"
+    log = align(adapter, pairs, rule, WORK / "tune" / f"{name}.safetensors", name)
+    return adapter, {
+        "scale": params.scale, "variant": options.variant, "pairs": len(pairs), "steps": len(log),
+        "accuracy": log.get("accuracy", pd.Series(dtype=float)).tail(10).mean(),
+        "held_out": rightly_ordered(known, reference_scores(adapter, held, rule)),
+    }  # fmt: skip
+
+
+def changes(base: pd.DataFrame, after: pd.DataFrame, params: Params) -> dict:
+    """Means before and after, and the error's change with its interval."""
+    found = {f"{name}_before": mean for name, mean in base.filter(MEASURES).mean().items()}
+    found |= {f"{name}_after": mean for name, mean in after.filter(MEASURES).mean().items()}
+    for name in ("error", "clamped"):
+        change = estimated(paired(base, after, name), name, params)
+        found |= {name: change.value, f"{name}_low": change.low, f"{name}_high": change.high}
+    return found
+
+
 def main() -> None:
     """Train and judge every combination of the values given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -69,56 +113,19 @@ def main() -> None:
     parser.add_argument("grid", nargs="+", metavar="name=value,value")
     options = parser.parse_args()
     params = load_params()
-    folder = runs(params.scale)
     frame = held_out_prompts("development", options.items, options.sets)
-    mining = read_prompts(folder / "prompts" / "mining.parquet")
     if options.items:
         base = spoken(load_adapter(options.model, params), frame, params, options, "base")
         print(f"base: {base.filter(MEASURES).mean().round(3).to_dict()}", flush=True)
-    rows = []
     for overrides in combinations(options.grid):
         params = load_params(overrides=overrides)
-        adapter = load_adapter(options.model, params)
-        table = pd.read_parquet(folder / "pairs.parquet")
-        table = variant_pairs(table, options.model, options.variant, params)
-        models = {*table["chosen_model"], *table["rejected_model"]}
-        speech = {m: folder / "speech" / m for m in models}
-        pairs = load_pairs(table, mining, speech, adapter)
-        rule = recipe(params, options.model, options.variant)
-        # By prompt: a pair of a prompt that was trained on has been seen.
-        asked = sorted({pair.chosen.prompt.id for pair in pairs})
-        random.Random(0).shuffle(asked)
-        place = {name: i for i, name in enumerate(asked)}
-        order = sorted(pairs, key=lambda pair: place[pair.chosen.prompt.id])
-        held = order[: options.held_out]
-        kept_out = {pair.chosen.prompt.id for pair in held}
-        pairs = [pair for pair in pairs if pair.chosen.prompt.id not in kept_out]
-        known = reference_scores(adapter, held, rule)
-        name = f"{options.model}-tune"
-        log = align(adapter, pairs, rule, WORK / "tune" / f"{name}.safetensors", name)
-        row = overrides | {"variant": options.variant, "pairs": len(pairs), "steps": len(log)}
-        row["accuracy"] = log.get("accuracy", pd.Series(dtype=float)).tail(10).mean()
-        row["held_out"] = rightly_ordered(known, reference_scores(adapter, held, rule))
-        if not options.items:
-            print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
-            continue
-        after = spoken(adapter, frame, params, options, str(overrides))
-        change = estimated(paired(base, after, "error"), "error", params)
-        clamped = estimated(paired(base, after, "clamped"), "clamped", params)
-        rows.append(
-            row
-            | {f"{name}_before": mean for name, mean in base.filter(MEASURES).mean().items()}
-            | {f"{name}_after": mean for name, mean in after.filter(MEASURES).mean().items()}
-            | {"difference": change.value, "low": change.low, "high": change.high}
-            | {"clamped": clamped.value, "clamped_low": clamped.low, "clamped_high": clamped.high}
-        )
-        print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
-    if not rows:
-        return
-    old = [pd.read_csv(OUT)] if OUT.is_file() else []
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    table = pd.concat([*old, pd.DataFrame(rows)])
-    table.to_csv(OUT, index=False, lineterminator="\n", float_format="%.5g")
+        adapter, row = trained(params, options)
+        row = overrides | row
+        if options.items:
+            after = spoken(adapter, frame, params, options, str(overrides))
+            row |= {"prompts": len(frame), "answers": options.seeds}
+            keep(row := row | changes(base, after, params))
+        print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
 
 
 if __name__ == "__main__":
