@@ -1,5 +1,6 @@
 """The listening test: what is asked, who hears what, how loud, what counts, what a panel says."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from listening_parts import SIZES, pairs_of, prompts, small_plan
 
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio
+from intp.evaluate import evaluate, speak
+from intp.models import load_adapter
 from intp.params import Listening, Params, load_params
-from intp.paths import CHECKPOINTS, DATA
+from intp.paths import DATA
 from intp.prompts import held_out_prompts
 from listening.aligned import before_and_after
 from listening.analysis import (
@@ -345,11 +348,18 @@ def test_f3_asks_all_three_questions_of_every_setting(params: Params):
     assert {f"{name} N-CMOS" for name in (*SETS, "avg")} <= set(value["ARS w/ INTP"].index)
 
 
-def test_both_checkpoints_speak_what_the_plan_plays(params: Params):
+def test_what_was_judged_is_what_the_plan_plays(params: Params, tmp_path: Path):
     frame = held_out_prompts("evaluation", 2, ["regular"])
     plan = build_before_after(frame, "ars", "intp", SIZES, seed=0)
-    same = CHECKPOINTS / "ars-mini.safetensors"
-    clips = before_and_after(plan, frame, "ars", "intp", same, params)
+    adapter, sampling = load_adapter("ars", params), params.sampling["ars"].evaluation
+    for run in ("base", "intp"):
+        evaluate(adapter, frame, sampling, params, keep=tmp_path / f"ars-{run}")
+    clips = before_and_after(plan, frame, "ars", "intp", tmp_path)
     assert {clip for item in plan.items for clip in item.clips} <= set(clips)
-    for name in frame["id"]:
+    said = speak(adapter, frame, sampling, params.seed)
+    for name in frame["id"]:  # as FLAC keeps it: 16 bits
+        assert np.abs(clips[f"ars-base-{name}"] - said[name]).max() < 2**-15
         assert np.array_equal(clips[f"ars-base-{name}"], clips[f"ars-intp-{name}"])
+    shutil.rmtree(tmp_path / "ars-intp")
+    with pytest.raises(StimulusError, match="no audio for 4 clips"):
+        before_and_after(plan, frame, "ars", "intp", tmp_path)

@@ -169,6 +169,7 @@ def needed(params: Params) -> list[Step]:
     for model, variants in params.runs.items():
         scores, prompts = "results/paper/scores", "runs/paper/prompts/evaluation.parquet"
         command = f"python -m intp.evaluate --model {model} --prompts {prompts} --out {scores}"
+        command += f" --speech runs/paper/spoken/{model}-base"
         made.append(Step(f"base@{model}", command, (f"{scores}/{model}-base.csv",)))
         notebook = NOTEBOOKS[params.models[model].adapter.partition(":")[0]]
         for variant in variants:

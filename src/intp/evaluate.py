@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from intp.adapters.base import Adapter
+from intp.audio import SAMPLE_RATE
+from intp.corpus import write_shard
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS
@@ -75,9 +77,14 @@ def evaluate(
     sampling: dict,
     params: Params,
     progress: str | None = None,
+    keep: Path | None = None,
 ) -> pd.DataFrame:
-    """Scores of one model on `frame`, one row a prompt."""
-    return judge(speak(adapter, frame, sampling, params.seed, progress), frame, params, progress)
+    """Scores of one model on `frame`, one row a prompt; `keep` is a folder for what it said."""
+    audio = speak(adapter, frame, sampling, params.seed, progress)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        write_shard(keep / "speech.tar", iter(audio.items()), SAMPLE_RATE, "flac")
+    return judge(audio, frame, params, progress)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
@@ -94,12 +101,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="weights other than the model's own")
+    parser.add_argument("--speech", type=Path, help="folder to keep what was said in")
     parser.add_argument("--name", help="name of the score file (default: MODEL-base)")
     arguments = parser.parse_args()
     params = load_params()
     adapter = load_adapter(arguments.model, params, arguments.checkpoint)
     sampling = params.sampling[arguments.model].evaluation
-    scores = evaluate(adapter, read_prompts(arguments.prompts), sampling, params, arguments.model)
+    prompts, keep = read_prompts(arguments.prompts), arguments.speech
+    scores = evaluate(adapter, prompts, sampling, params, arguments.model, keep)
     path = arguments.out / f"{arguments.name or arguments.model + '-base'}.csv"
     write_scores(scores, path)
     print(scores.groupby(["set", "direction"])[["wer", "error"]].mean().round(2))

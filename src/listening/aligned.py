@@ -5,28 +5,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from intp.evaluate import speak
-from intp.models import load_adapter
-from intp.params import Params
+from intp.corpus import read_audio
 from intp.paths import ROOT
 from listening.design import Plan, picked
 from listening.stimuli import load_clips
 
 
 def before_and_after(
-    plan: Plan, frame: pd.DataFrame, model: str, run: str, aligned: Path, params: Params
+    plan: Plan, frame: pd.DataFrame, model: str, run: str, spoken: Path
 ) -> dict[str, np.ndarray]:
     """Samples [N] of every clip of a plan that `build_before_after` made of `frame`, by name.
 
-    `aligned` is the run's checkpoint. Both checkpoints speak with the evaluation's sampling and
-    seeds, so that what is heard is what the tables judge.
+    `spoken` has a folder for the base model and one for the run, as `intp.evaluate` keeps them:
+    what is heard is what the tables judge. Raises StimulusError naming clips that are nowhere.
     """
-    kept, sampling = picked(frame), params.sampling[model].evaluation
-    clips: dict[str, np.ndarray] = {}
-    for name, checkpoint in (("base", None), (run, aligned)):
-        adapter = load_adapter(model, params, checkpoint)
-        spoken = speak(adapter, kept, sampling, params.seed, f"{model} {name}")
-        clips |= {f"{model}-{name}-{prompt}": samples for prompt, samples in spoken.items()}
+    asked = set(picked(frame)["id"])
+    clips = {
+        f"{model}-{name}-{prompt}": samples
+        for name in ("base", run)
+        for prompt, samples in read_audio(spoken / f"{model}-{name}", asked)
+    }
     rest = {clip for item in plan.items for clip in item.clips} - clips.keys()
     corpora = [ROOT / name for name in sorted(frame["reference_corpus"].unique())]
     return clips | load_clips(rest, {}, corpora)
