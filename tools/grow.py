@@ -30,9 +30,9 @@ from tools.record import (
     SHARD,
     download,
     finish,
-    read_lines,
     write_corpus,
 )
+from zoo.texts import UNWANTED, json_lines
 
 FETCHED = WORK / "grow"
 FOLDER = DATA / "corpus-wordnet"
@@ -41,10 +41,6 @@ VOICE = "af_heart"
 WORDS = (4, 14)
 SPEEDS = (0.85, 1.15)
 PLAIN = re.compile(r"[A-Za-z][A-Za-z', -]+[a-z]")
-UNWANTED = re.compile(
-    r"\b(sex|rap(e|ed|ist)|nigger|negro|whore|bitch|fuck|shit|nazi|jew|slut|breast|kill|murder)",
-    re.IGNORECASE,
-)
 QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -83,9 +79,9 @@ def plain(text: str) -> str:
 def kept_out() -> set[str]:
     """Normalised English texts that no training utterance may say."""
     held = set(json.loads((DATA / "corpus" / "held_out_ids.json").read_text()))
-    texts = [row["en"] for row in read_lines(DATA / "sentences.jsonl") if row["id"] in held]
+    texts = [row["en"] for row in json_lines(DATA / "sentences.jsonl") if row["id"] in held]
     for part in PARTS:
-        texts += [row["target_text"] for row in read_lines(DATA / part / "items.jsonl")]
+        texts += [row["target_text"] for row in json_lines(DATA / part / "items.jsonl")]
         texts += [row.text for row in read_manifest(DATA / part / "references")]
     return {plain(text) for text in texts}
 

@@ -4,7 +4,8 @@
 
 One model for each combination, pretrained from scratch on one in `keep` training utterances for so
 many steps (recipe and schedule of `pretraining.ars-mini`), beside the committed checkpoint. What
-is trained waits in `.work/curve`: a killed run goes on where it stopped. Measured on development
+is trained waits in `.work/curve`: a killed run of the same recipe goes on where it stopped, and what
+is finished is not trained again. Measured on development
 prompts; writes results/development/learning_curve.csv.
 """
 
@@ -24,6 +25,7 @@ from intp.prompts import held_out_prompts
 from report.tables import estimated, with_clamped
 from tools.grid import combinations
 from zoo.__main__ import CORPORA, HELD_OUT, train_ars
+from zoo.keys import recipe
 
 NAME = "ars-mini"
 OUT = ROOT / "results" / "development" / "learning_curve.csv"
@@ -33,7 +35,7 @@ def trained(keep: int, steps: int, params: Params) -> tuple[Adapter, Path]:
     """The model of one combination, pretrained unless it has been, and its log."""
     spec = replace(params.pretraining[NAME], steps=steps)
     here = replace(params, pretraining=params.pretraining | {NAME: spec})
-    work = WORK / "curve" / f"keep-{keep}-steps-{steps}"
+    work = WORK / "curve" / f"keep-{keep}-steps-{steps}" / recipe(here, NAME)
     checkpoint = work / f"{NAME}.safetensors"
     if not checkpoint.is_file():
         train_ars(here, work, keep)

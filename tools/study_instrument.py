@@ -1,9 +1,10 @@
 """What judge and tokenizer do to recordings of the development set; evaluation is not touched.
 
-`python -m tools.study_instrument` needs `python -m tools.record` to have spoken the development
-items (Kokoro, kept in .work/recordings). Writes results/development/instrument.csv: the error of
-recordings, of Griffin-Lim alone, of the tokenizer, and of code-switched recordings by the language
-the recogniser was told: each text's matrix language (as the judge does), all Chinese, all English.
+`python -m tools.study_instrument` needs the development items and their references spoken (Kokoro,
+kept in .work/recordings): `python tools/build_data.py references`, then `python tools/build_data.py
+recordings --parts development`. Writes results/development/instrument.csv: the error of recordings,
+of Griffin-Lim alone, of the tokenizer, and of code-switched recordings by the language the
+recogniser was told: each text's matrix language (as the judge does), all Chinese, all English.
 """
 
 import numpy as np
@@ -27,11 +28,12 @@ def main() -> None:
     used = ("regular", "code-switching")
     rows = [r for r in item_utterances("development") if any(name in r.id for name in used)]
     voices = {r.voice_name: r for r in reference_utterances("development")}
-    missing = [r.id for r in rows if not cached(r).is_file()]
+    missing = [r.id for r in (*rows, *voices.values()) if not cached(r).is_file()]
     if missing:
         raise SystemExit(
             f".work/recordings: {len(missing)} development recordings are missing, the first "
-            f"{missing[0]}; run `python -m tools.record` first"
+            f"{missing[0]}; run `python tools/build_data.py references`, then "
+            "`python tools/build_data.py recordings --parts development`"
         )
     tokenizer, recogniser = load_tokenizer(), build_recogniser(load_params().judges)
     read = {r.id: soundfile.read(cached(r), dtype="float32")[0] for r in rows}

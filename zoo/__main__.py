@@ -1,4 +1,4 @@
-"""`python -m zoo NAME`: one frozen stage, resumable, its log and cost kept.
+"""`python -m zoo NAME`: one frozen stage, resumable under the same recipe, its log and cost kept.
 
 A finished run leaves `checkpoints/<name>.safetensors`, `results/pretraining/<name>.jsonl` and a
 row of `results/pretraining.csv` for each of its parts.
@@ -27,6 +27,7 @@ from texts.phonemes import sounding
 from zoo.alignment import mean_durations, sounds
 from zoo.ars import ARTask, Segment, cached_segments
 from zoo.flow import FlowTask
+from zoo.keys import key, recipe
 from zoo.loop import Schedule, pretrain
 from zoo.masked import MaskedTask
 from zoo.recogniser import RecogniserTask
@@ -55,7 +56,8 @@ def schedule(params: Params, name: str) -> Schedule:
 
 def corpus(name: str = "corpus") -> tuple[list[Utterance], dict[str, torch.Tensor]]:
     """Training utterances of data/<name> and their log-mels."""
-    return read_manifest(DATA / name), mel_cache(DATA / name, WORK / f"mels-{name}.pt")
+    cache = WORK / f"mels-{name}-{key(DATA / name)}.pt"
+    return read_manifest(DATA / name), mel_cache(DATA / name, cache)
 
 
 def corpora(names: Sequence[str] = CORPORA) -> tuple[list[Utterance], dict[str, torch.Tensor]]:
@@ -73,7 +75,7 @@ def tokenised(tokenizer: SpeechTokenizer) -> tuple[list[Utterance], dict[str, li
     for name in CORPORA:
         here, mels = corpus(name)
         rows += here
-        versions |= cached_segments(tokenizer, here, mels, WORK / "pretrain" / f"{name}.pt")
+        versions |= cached_segments(tokenizer, here, mels, WORK / "pretrain" / "tokens")
     return rows, versions
 
 
@@ -92,7 +94,9 @@ def finish(
     )  # fmt: skip
     for weight in adapter.model.parameters():
         weight.data = weight.data.to(torch.bfloat16)
-    adapter.save(work / f"{name}.safetensors")
+    out = work / f"{name}.safetensors"
+    adapter.save(out.with_suffix(".partial"))
+    out.with_suffix(".partial").replace(out)
 
 
 def train_tokenizer(params: Params, work: Path) -> None:
@@ -197,14 +201,14 @@ def train_masked(params: Params, work: Path) -> None:
     finish(adapter, task, params, work, "maskgct-mini", held, versions)
 
 
-def train_reader(params: Params, work: Path, model: str) -> None:
-    """Pretrain a model that reads raw text: on text, then on the tokenizer's codes."""
+def train_reader(params: Params, work: Path, model: str, frontend: str) -> None:
+    """Pretrain a model that reads raw text by `frontend`: on text, then on the tokenizer's codes."""
     name = f"{model}-mini"
     spec, first = params.pretraining[name], params.pretraining[f"{name}-text"]
-    found = collect(params.seed)
+    found = collect(params)
     lines, unread = found[:-UNREAD], found[-UNREAD:]
     torch.manual_seed(params.seed)
-    adapter = new_adapter(model, TOKENIZER, params.models[model].config, load_tokenizer())
+    adapter = new_adapter(frontend, TOKENIZER, params.models[model].config, load_tokenizer())
     shares = [part.weights["sounds"] for part in (first, spec)]
     guided = [guided_steps(part) for part in (first, spec)]
     text = TextTask(adapter, lines, first.budget, shares[0], guided[0])
@@ -238,8 +242,10 @@ STAGES: dict[str, Callable[[Params, Path], None]] = {
     "ars-mini": train_ars,
     "f5-mini": train_flow,
     "maskgct-mini": train_masked,
-    "ints-mini": partial(train_reader, model="ints"),
-    "cosyvoice2-mini": partial(train_reader, model="cosyvoice2"),
+    "ints-mini": partial(train_reader, model="ints", frontend="networks.ar_upstream:IntsFrontend"),
+    "cosyvoice2-mini": partial(
+        train_reader, model="cosyvoice2", frontend="networks.ar_upstream:CosyVoice2Frontend"
+    ),
     "recogniser-zh": partial(train_recogniser, name="recogniser-zh", languages=("zh",)),
     "recogniser-both": partial(
         train_recogniser, name="recogniser-both", languages=(*LANGUAGES, "mixed")
@@ -258,7 +264,17 @@ def record(name: str, log: pd.DataFrame) -> None:
     }
     old = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(row))
     table = pd.concat([old[old["stage"] != name], pd.DataFrame([row])])
-    table.sort_values("stage").to_csv(path, index=False, lineterminator="\n")
+    unfinished = path.with_suffix(".partial")
+    table.sort_values("stage").to_csv(unfinished, index=False, lineterminator="\n")
+    unfinished.replace(path)
+
+
+def place(made: Path, out: Path) -> None:
+    """Copy a file to where it belongs, whole or not at all."""
+    unfinished = out.with_suffix(".partial")
+    shutil.copy(made, unfinished)
+    # Replaced, since it may be a link into DVC's cache, which writing through it would spoil.
+    unfinished.replace(out)
 
 
 def main() -> None:
@@ -266,18 +282,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
     name = parser.parse_args().stage
-    work = WORK / "pretrain" / name
-    STAGES[name](load_params(), work)
+    params = load_params()
+    work = WORK / "pretrain" / name / recipe(params, name)
+    STAGES[name](params, work)
     logs = ROOT / "results" / "pretraining"
     for folder in (CHECKPOINTS, logs):
         folder.mkdir(parents=True, exist_ok=True)
-    out = CHECKPOINTS / f"{name}.safetensors"
-    # It may be a link into DVC's cache, which writing through it would spoil.
-    out.unlink(missing_ok=True)
-    shutil.copy(work / out.name, out)
+    place(work / f"{name}.safetensors", CHECKPOINTS / f"{name}.safetensors")
     for log in sorted(work.glob("**/log.jsonl")):  # a stage in two parts has two
         part = "-".join([name, *log.relative_to(work).parts[:-1]])
-        shutil.copy(log, logs / f"{part}.jsonl")
+        place(log, logs / f"{part}.jsonl")
         record(part, pd.read_json(log, lines=True))
 
 

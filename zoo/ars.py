@@ -12,9 +12,11 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from intp.adapters.ar import ARAdapter
+from intp.adapters.base import weights_key
 from intp.corpus import Utterance
 from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import SpeechTokenizer
+from zoo.keys import key
 from zoo.rows import Speakers, chance, corrupt, joined, like_lengths, near_one
 from zoo.tokenizer import ctc_labels, pad_even
 
@@ -87,9 +89,11 @@ def in_version(
 
 
 def cached_segments(
-    tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor], cache: Path
+    tokenizer: SpeechTokenizer, rows: list[Utterance], mels: dict[str, Tensor], folder: Path
 ) -> dict[str, list[Segment]]:
-    """`segments`, kept in `cache` as plain tensors."""
+    """`segments`, kept in `folder` as plain tensors, by the key of all that they are made from."""
+    heard = [(row.id, row.phonemes, mels[row.id]) for row in rows]
+    cache = folder / f"{key(weights_key(tokenizer), VERSIONS, heard)}.pt"
     if not cache.is_file():
         made = segments(tokenizer, rows, mels)
         cache.parent.mkdir(parents=True, exist_ok=True)

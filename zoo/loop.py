@@ -14,6 +14,8 @@ from tqdm import tqdm
 from intp.device import precision
 from zoo.muon import optimizers
 
+Optimizers = list[torch.optim.Optimizer]
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -44,20 +46,15 @@ def pretrain(
     """Train `model` in place for `schedule.steps`; `loss(step)` draws its own batch from the step.
 
     Everything random is keyed to the step, so a killed run continues from `work/last.pt` as if it
-    had never stopped. One line of JSON a save goes to `work/log.jsonl`.
+    had never stopped: another recipe needs another `work` (zoo.keys). One line of JSON a save goes
+    to `work/log.jsonl`.
     """
     torch.set_flush_denormal(True)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision())
     accelerator.prepare_model(model)  # in place: its forward computes in bf16 where that is faster
     work.mkdir(parents=True, exist_ok=True)
     steppers = optimizers(model, schedule.lr, schedule.weight_decay, schedule.optimizer)
-    last, start, spent = work / "last.pt", 0, 0.0
-    if last.is_file():
-        state = torch.load(last, weights_only=True)
-        model.load_state_dict(state["model"])
-        for optimizer, saved in zip(steppers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        start, spent = state["step"], state["seconds"]
+    start, spent = resume(work, model, steppers)
     model.train()
     began, sums, count = time.monotonic(), {}, 0
     for step in tqdm(range(start, schedule.steps), initial=start, total=schedule.steps, desc=name):
@@ -79,16 +76,37 @@ def pretrain(
                 model.eval()
                 row |= evaluate()
                 model.train()
-            seconds = spent + time.monotonic() - began
-            row = {"step": step + 1, "seconds": round(seconds, 1)} | row
-            state = {"model": model.state_dict()}
-            state["optimizers"] = [optimizer.state_dict() for optimizer in steppers]
-            torch.save(state | {"step": step + 1, "seconds": seconds}, work / "last.partial")
-            (work / "last.partial").replace(last)
-            with (work / "log.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            save(work, model, steppers, step + 1, spent + time.monotonic() - began, row)
             sums, count = {}, 0
     accelerator.unwrap_model(model, keep_fp32_wrapper=False).eval()
+
+
+def resume(work: Path, model: nn.Module, steppers: Optimizers) -> tuple[int, float]:
+    """Put back what `save` kept, if anything: the steps that are done, and the seconds they took."""
+    if not (work / "last.pt").is_file():
+        return 0, 0.0
+    state = torch.load(work / "last.pt", weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(steppers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return state["step"], state["seconds"]
+
+
+def save(
+    work: Path,
+    model: nn.Module,
+    steppers: Optimizers,
+    done: int,
+    seconds: float,
+    row: dict[str, float],
+) -> None:
+    """Keep what `resume` needs, whole, then add `row` to the log."""
+    state = {"model": model.state_dict(), "step": done, "seconds": seconds}
+    state["optimizers"] = [optimizer.state_dict() for optimizer in steppers]
+    torch.save(state, work / "last.partial")
+    (work / "last.partial").replace(work / "last.pt")
+    with (work / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": done, "seconds": round(seconds, 1)} | row) + "\n")
 
 
 def bucket_batches(lengths: list[int], budget: int, seed: int) -> list[list[int]]:

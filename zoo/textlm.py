@@ -47,7 +47,6 @@ SOUND_GAP = {
     ("sentence", "zh"): " ",
 }
 MOST = {"word": 12, "sentence": 3, "text": 4}  # lines joined in a row
-FRONTENDS = {"ints": "IntsFrontend", "cosyvoice2": "CosyVoice2Frontend"}
 TOKENS_PER_PIECE = 5.0  # where no reference tells the speaking rate
 NOTHING = np.empty(0, dtype=np.float32)
 Row = dict[str, Tensor]
@@ -78,21 +77,20 @@ def language_model(adapter: ARAdapter) -> LanguageModel:
 
 
 def new_adapter(
-    model: str, folder: Path, sizes: dict[str, Any], tokenizer: SpeechTokenizer | None
+    frontend: str, folder: Path, sizes: dict[str, Any], tokenizer: SpeechTokenizer | None
 ) -> ARAdapter:
-    """A fresh model in the layout of "ints" or "cosyvoice2", with the text tokenizer in `folder`.
+    """A fresh model in the layout of `frontend` ("module:Class"), its text tokenizer in `folder`.
 
     Text and speech share one time axis, as in ARS; the vocabulary's size is the text tokenizer's.
     """
     text = text_tokenizer(str(folder))
-    name = str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)
-    options = {
-        "ints": {"start_of_audio": len(text), "pad": text.pad_token_id},
-        "cosyvoice2": {"events": []},
-    }
+    options = {  # each front end reads those that it knows
+        "tokenizer": str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder),
+        "start_of_audio": len(text), "pad": text.pad_token_id,
+        "events": [],
+    }  # fmt: skip
     config = ARConfig(
-        frontend=f"networks.ar_upstream:{FRONTENDS[model]}",
-        frontend_options={"tokenizer": name} | options[model],
+        frontend=frontend, frontend_options=options,
         tokens_per_phoneme=TOKENS_PER_PIECE, model=sizes,
     )  # fmt: skip
     return ARAdapter(config, tokenizer)

@@ -23,10 +23,11 @@ from random import Random
 from tqdm import tqdm
 
 from intp.corpus import read_manifest
-from intp.params import load_params
+from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, WORK
 from texts.phonemes import HAN, phonemise
 from zoo import pieces
+from zoo.keys import key, recipe
 from zoo.reading import places
 
 FETCHED = WORK / "texts"
@@ -238,22 +239,30 @@ def glosses() -> list[str]:
     return list(dict.fromkeys(pairs))
 
 
-def collect(seed: int) -> list[Line]:
+def lines_file(params: Params) -> Path:
+    """Where the lines are kept that are drawn by these parameters from data/ as it is now."""
+    # dvc.yaml lists what is read; what is kept out stands in any file of data/.
+    made_from = key(recipe(params, "text-mini"), sorted(DATA.rglob("*.jsonl")))
+    return LINES.with_stem(f"{LINES.stem}-{made_from}")
+
+
+def collect(params: Params) -> list[Line]:
     """All lines, from data/ and the packages, kept in .work/texts/."""
-    if not LINES.is_file():
+    kept = lines_file(params)
+    if not kept.is_file():
         fetch()
         english, chinese = (
             [*own_sentences("en"), *wordnet()],
             [*own_sentences("zh"), *editor_messages()],
         )
         words = {"en": english_words(english), "zh": list(islice(chinese_words(), WORDS))}
-        made = lines({"en": english, "zh": chinese}, words, seed)
-        partial = LINES.with_suffix(".partial")
+        made = lines({"en": english, "zh": chinese}, words, params.seed)
+        partial = kept.with_suffix(".partial")
         with partial.open("w", encoding="utf-8") as file:
             for line in made:
                 file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
-        partial.replace(LINES)
-    return [Line(**row | {"places": tuple(row["places"])}) for row in json_lines(LINES)]
+        partial.replace(kept)
+    return [Line(**row | {"places": tuple(row["places"])}) for row in json_lines(kept)]
 
 
 def tokenizer(found: list[Line], entries: int = ENTRIES, count: int = CHARACTERS):
@@ -266,7 +275,7 @@ def tokenizer(found: list[Line], entries: int = ENTRIES, count: int = CHARACTERS
 
 def main() -> None:
     """Collect the lines and learn the tokenizer from them."""
-    found = collect(load_params().seed)
+    found = collect(load_params())
     pieces.save(tokenizer(found), TOKENIZER)
     print(Counter((line.kind, line.lang) for line in found))
 
