@@ -157,6 +157,33 @@ def test_cleaning_strips_in_place_once(tmp_path: Path):
     assert "Conda" not in path.read_text() and "widgets" not in path.read_text()
 
 
+def test_a_notebook_survives_a_clean_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "n.ipynb"
+    nbformat.write(used(path), path)
+    before, write = path.read_text("utf-8"), Path.write_text
+
+    def half(self: Path, text: str, *rest: str) -> None:
+        write(self, text[: len(text) // 2], *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(KeyboardInterrupt):
+        clean.clean(path)
+    assert path.read_text("utf-8") == before
+
+
+@pytest.mark.parametrize("prefix", [ROOT / ".venv", ROOT.parent, Path("/opt/venv")])
+def test_an_executed_copy_does_not_tell_where_the_environment_lies(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    shown = new_output("stream", text=f"{ROOT}/src/intp {prefix}/lib/python3/site.py")
+    executed = new_notebook(cells=[new_code_cell("1", outputs=[shown])])
+    assert clean.normalise(executed).cells[0].outputs[0].text == "./src/intp …/lib/python3/site.py"
+
+
 def test_cell_ids_are_made_the_same_way_and_kept(tmp_path: Path):
     old = new_notebook(cells=[new_code_cell("x"), new_code_cell("x", id="mine")])
     del old.cells[0]["id"]

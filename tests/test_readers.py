@@ -161,10 +161,14 @@ def test_all_faults_come_at_once_and_the_rest_can_be_read_without_them(tmp_path:
     with pytest.raises(ReadError) as caught:
         read("seed-tts-eval", folder, tmp_path)
     assert str(caught.value).count("no such audio file") == 2
+    tone(folder / "en" / "prompt-wavs" / "en2.wav", 700)
+    with (folder / "en" / "meta.lst").open("a") as file:
+        file.write(f"en-d|{EN[2]}|prompt-wavs/en2.wav|...\n")
     read("seed-tts-eval", folder, tmp_path, leave_out=True)
-    assert len(prompts_of(tmp_path)) == 5
+    frame, heard = prompts_of(tmp_path), read_manifest(tmp_path / "out" / "references")
+    assert len(frame) == 5 and {r.id for r in heard} == set(frame["reference"])
     left = pd.read_csv(tmp_path / "out" / "left_out.csv")
-    assert left["where"].str.extract(r"meta.lst:(\d)")[0].tolist() == ["1", "2"]
+    assert left["where"].str.extract(r"meta.lst:(\d)")[0].tolist() == ["1", "2", "4"]
     with pytest.raises(ReadError, match="exists already"):
         read("seed-tts-eval", folder, tmp_path)
 
@@ -464,6 +468,42 @@ def test_a_row_of_a_table_at_fault_is_named(column: str, value: str, message: st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("rejected", "wav/none.wav"),
+        ("rejected", "wav/good1.flac"),
+        ("chosen_error", 90.0),
+        ("pair", "p0"),
+    ],
+)
+def test_a_pair_left_out_leaves_nothing_behind(
+    column: str, value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("readers.reading.SHARD", 3)  # the chosen of the row at fault fills one
+    source = own_pairs(tmp_path, pair=["p0", "p1", "p2", "p3"])
+    frame = pd.read_csv(source)
+    frame.loc[1, column] = value
+    frame.to_csv(source, index=False)
+    read("table", source, tmp_path, leave_out=True)
+    pairs, prompts, speech = loaded(tmp_path)
+    said = pd.read_parquet(speech["table"] / "manifest.parquet")
+    assert pairs["pair"].tolist() == ["p0", "p2", "p3"]
+    assert set(prompts["id"]) == set(said["prompt"]) == set(pairs["prompt"])
+    assert set(said["id"]) == {*pairs["chosen"], *pairs["rejected"]}
+    folder = tmp_path / "out" / "references"
+    heard = pd.DataFrame(read_manifest(folder))
+    assert set(heard["id"]) == set(prompts["reference"])
+    for kept, shards in ((said, speech["table"]), (heard, folder)):
+        for name, rows in kept.groupby("shard"):
+            with tarfile.open(shards / name) as tar:
+                assert [Path(member).stem for member in tar.getnames()] == rows["id"].tolist()
+        assert {path.name for path in shards.glob("*.tar")} == set(kept["shard"])
+    text = (tmp_path / "out" / "README.md").read_text()
+    for count in ("prompts: 3 of 3 references", "pairs: 3 of 6 answers", "rows left out: 1"):
+        assert count in text
+
+
 def test_a_csv_row_of_another_length_and_a_pair_that_comes_twice(tmp_path: Path):
     source = own_pairs(tmp_path)
     text = source.read_text()
@@ -579,6 +619,7 @@ def test_from_the_command_line(tmp_path: Path):
     out = tmp_path / "out"
     done = command("table", source, "--out", out, "--licence", "CC-BY-4.0")
     assert done.returncode == 0 and done.stdout == f"{out}: 4 prompts, 4 pairs\n"
+    assert "averaged" not in done.stderr  # once, in the README
     assert "licence: CC-BY-4.0" in (out / "README.md").read_text()
     files = {"pairs": out / "pairs.parquet", "prompts": out / "prompts.parquet"}
     options = [f for name, path in files.items() for f in (f"--{name}", path)]

@@ -1,7 +1,9 @@
 """A listener at work: answers on disk, resuming, refusals; and the widget around it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from listening_parts import prompts, small_plan
@@ -9,7 +11,15 @@ from listening_parts import prompts, small_plan
 from intp.paths import DATA
 from listening.design import Plan
 from listening.schema import QUESTIONS, read_answers
-from listening.session import Session, SessionError, Sheet, correct, export, withdraw
+from listening.session import (
+    Session,
+    SessionError,
+    Sheet,
+    correct,
+    export,
+    local_time,
+    withdraw,
+)
 from listening.stimuli import load_clips
 from listening.widget import ListeningWidget
 
@@ -52,6 +62,20 @@ def test_an_answer_is_on_disk_at_once_and_a_session_goes_on_where_it_stopped(
     assert len(read_answers(again.path)) == 6
 
 
+@pytest.mark.parametrize("left", ["", "test,kind,liste"])
+def test_a_crash_before_the_first_answer_was_down_costs_no_header(
+    left: str, plan: Plan, tmp_path: Path
+):
+    first = Session(plan, sheet(), tmp_path)
+    first.close()
+    first.path.write_text(left)
+    again = Session(plan, sheet(), tmp_path)
+    given = [answered(again) for _ in range(2)]
+    again.close()
+    assert list(read_answers(again.path)["answer"]) == given
+    assert Session(plan, sheet(), tmp_path).done == 2
+
+
 def test_what_cannot_be_an_answer_is_refused_and_nothing_is_written(plan: Plan, tmp_path: Path):
     session = Session(plan, sheet(), tmp_path)
     with pytest.raises(SessionError, match="listen to every clip"):
@@ -84,6 +108,21 @@ def test_places_are_given_once_and_a_listener_can_withdraw(plan: Plan, tmp_path:
     assert withdraw(small, tmp_path, "fox-1") == 3
     assert set(read_answers(tmp_path / small.id)["listener"]) == {"fox-0", "fox-2"}
     assert Session(small, sheet("late"), tmp_path).presentations == small.session(1)
+
+
+def test_two_sheets_submitted_at_once_get_two_places(plan: Plan, tmp_path: Path):
+    other = Thread(target=lambda: Session(plan, sheet("fox-2"), tmp_path))
+
+    def meanwhile() -> str:
+        """The time, asked for after the look for a free place and before it is taken."""
+        other.start()
+        other.join(0.5)
+        return local_time()
+
+    Session(plan, sheet("fox-1"), tmp_path, now=meanwhile)
+    other.join()
+    sheets = [(tmp_path / plan.id / f"fox-{k}.json").read_text() for k in (1, 2)]
+    assert [json.loads(text)["slot"] for text in sheets] == [0, 1]
 
 
 # Widget (tests/test_browser.py drives it in Chromium)

@@ -6,7 +6,8 @@ Needs the pairs of the scale in force (`dvc repro pairs`). Every combination is 
 on the development prompts printed beside the base model's, paired by item, as it is and with every
 answer `clamped` (one loop of babble outweighs many sound answers); appended to
 results/development/dpo.csv. With `--held-out` some pairs are kept out of training: how often the
-aligned model orders them rightly (`held_out`) says in seconds what the error says in minutes.
+aligned model orders them rightly (`held_out`) says in seconds what the error says in minutes, and
+with `--items 0` is all that is measured.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from intp.trainer import Scores, reference_scores
 from report.statistics import paired
 from report.tables import SETS, estimated, with_clamped
 from tools.grid import combinations
+from tools.tune_sampling import keep
 
 MEASURES = ["error", "clamped", "sim", "seconds"]
 OUT = ROOT / "results" / "development" / "dpo.csv"
@@ -54,14 +56,6 @@ def spoken(
     known = [name for name in MEASURES if name == "clamped" or name in scores[0]]
     means = sum(with_clamped(part, params)[known] for part in scores) / len(scores)
     return scores[0].assign(**means)
-
-
-def keep(row: dict) -> None:
-    """Append a row to the table of what was tried."""
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    old = [pd.read_csv(OUT)] if OUT.is_file() else []
-    table = pd.concat([*old, pd.DataFrame([row])])
-    table.to_csv(OUT, index=False, lineterminator="\n", float_format="%.5g")
 
 
 def trained(params: Params, options: argparse.Namespace) -> tuple[Adapter, dict]:
@@ -124,7 +118,8 @@ def main() -> None:
         if options.items:
             after = spoken(adapter, frame, params, options, str(overrides))
             row |= {"prompts": len(frame), "answers": options.seeds}
-            keep(row := row | changes(base, after, params))
+            row |= changes(base, after, params)
+        keep(row, OUT, "%.5g")
         print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
 
 

@@ -1,5 +1,5 @@
 """Choose a model's evaluation sampling on the development set, so that alignment is not a temperature
-in disguise. Appends to results/development/<model>_sampling.csv.
+in disguise. Appends to results/development/<model>_sampling.csv, combination by combination.
 
     python -m tools.tune_sampling --model ars temperature=0.1,0.3,0.5,0.7
     python -m tools.tune_sampling --model f5 steps=7,16 cfg=1.0,2.0
@@ -7,17 +7,39 @@ in disguise. Appends to results/development/<model>_sampling.csv.
 
 import argparse
 import time
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from intp.audio import SAMPLE_RATE
 from intp.evaluate import judge, speak
 from intp.models import load_adapter
-from intp.params import load_params
+from intp.params import Params, load_params
 from intp.paths import ROOT
 from intp.prompts import held_out_prompts
 from report.tables import estimated
 from tools.grid import combinations
+
+
+def keep(row: dict, path: Path, digits: str | None = None) -> None:
+    """Append a row to a table (CSV) of what was tried; the table is replaced whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    old = [pd.read_csv(path)] if path.is_file() else []
+    table = pd.concat([*old, pd.DataFrame([row])])
+    table.to_csv(partial, index=False, lineterminator="\n", float_format=digits)
+    partial.replace(path)
+
+
+def judged(audio: dict[str, np.ndarray], prompts: pd.DataFrame, params: Params, label: str) -> dict:
+    """The error by set and direction, and over all prompts with its interval."""
+    scores = judge(audio, prompts, params, label, quality=False)
+    row = {}
+    for (name, direction), part in scores.groupby(["set", "direction"], sort=False):
+        row[f"{name} {direction} error"] = round(part["error"].mean(), 2)
+    found = estimated(scores, "error", params)
+    return row | {"error": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
 def main() -> None:
@@ -35,25 +57,17 @@ def main() -> None:
     base = params.sampling[options.model].evaluation
     if unknown := sorted(grid[0].keys() - base.keys()):
         parser.error(f"sampling.{options.model}.evaluation has no {unknown}, but {sorted(base)}")
-    rows = []
+    out = ROOT / "results" / "development" / f"{options.model}_sampling.csv"
     for chosen in grid:
         begun = time.monotonic()
         audio = speak(adapter, prompts, base | chosen, params.seed)
         took = time.monotonic() - begun
         seconds = sum(map(len, audio.values())) / SAMPLE_RATE
-        scores = judge(audio, prompts, params, str(chosen), quality=False)
-        row = dict(chosen)
-        for (name, direction), part in scores.groupby(["set", "direction"], sort=False):
-            row[f"{name} {direction} error"] = round(part["error"].mean(), 2)
-        found = estimated(scores, "error", params)
-        row |= {"error": found.value, "low": found.low, "high": found.high}
-        row |= {"n": found.n, "real_time_factor": took / seconds}
-        rows.append({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-        print(rows[-1], flush=True)
-    out = ROOT / "results" / "development" / f"{options.model}_sampling.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    old = [pd.read_csv(out)] if out.is_file() else []
-    pd.concat([*old, pd.DataFrame(rows)]).to_csv(out, index=False, lineterminator="\n")
+        row = chosen | judged(audio, prompts, params, str(chosen))
+        row["real_time_factor"] = took / seconds
+        row = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+        keep(row, out)
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

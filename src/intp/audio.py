@@ -1,8 +1,8 @@
 """Audio in and out: files, the log-mel front end (F5-TTS's recipe at 16 kHz) and Griffin-Lim."""
 
+import io
 import logging
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -35,37 +35,30 @@ def check_audio(samples: np.ndarray, name: str) -> np.ndarray:
     return samples
 
 
-def load_audio(path: str | Path, rate: int = SAMPLE_RATE) -> np.ndarray:
-    """Read a WAV, FLAC or Ogg file as mono float32 [N] at `rate`.
-
-    Stereo is averaged and another rate is resampled; both are said in the log.
-    Raises `AudioError` for a missing, truncated or unreadable file and for NaN samples.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such audio file")
+def mono(data: bytes, name: str) -> tuple[np.ndarray, int]:
+    """Samples [N] of a WAV, FLAC or Ogg file's bytes and their rate; channels are averaged, which is
+    said in the log. Raises AudioError naming what cannot be decoded, is truncated or holds NaN."""
     try:
-        info = soundfile.info(path)
-        samples, found = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, promised = file.samplerate, file.frames
+            samples = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise AudioError(f"{path}: cannot be decoded ({error}); is it truncated?") from error
-    if len(samples) < info.frames or truncated_wav(path):
-        raise AudioError(f"{path}: truncated, the header promises more audio than there is")
+        raise AudioError(f"{name}: cannot be decoded ({error}); is it truncated?") from error
+    # libsndfile reads a RIFF file that is shorter than its header says in silence.
+    riff = int.from_bytes(data[4:8], "little") if data[:4] == b"RIFF" else 0
+    if len(samples) < promised or (riff != 0xFFFFFFFF and len(data) < riff + 8):
+        raise AudioError(f"{name}: truncated, the header promises more audio than there is")
     if samples.shape[1] > 1:
-        log.warning("%s: %d channels averaged to mono", path, samples.shape[1])
-    if found != rate:
-        log.warning("%s: resampled from %d to %d Hz", path, found, rate)
-    return resample(check_audio(samples.mean(axis=1), str(path)), found, rate)
+        log.warning("%s: %d channels averaged to mono", name, samples.shape[1])
+    return check_audio(samples.mean(axis=1), name), rate
 
 
-def truncated_wav(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its header says (libsndfile reads such files in silence)."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:4] != b"RIFF":
-        return False
-    promised = int.from_bytes(head[4:8], "little")
-    return promised not in (0, 0xFFFFFFFF) and path.stat().st_size < promised + 8
+def decode(data: bytes, name: str) -> np.ndarray:
+    """The same at 16 kHz: another rate is resampled, which is said in the log."""
+    samples, rate = mono(data, name)
+    if rate != SAMPLE_RATE:
+        log.warning("%s: resampled from %d to %d Hz", name, rate, SAMPLE_RATE)
+    return resample(samples, rate, SAMPLE_RATE)
 
 
 def resample(samples: np.ndarray, found: int, rate: int) -> np.ndarray:

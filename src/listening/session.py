@@ -75,6 +75,14 @@ class Session:
         path = self.folder / f"{self.sheet.listener}.json"
         if path.is_file():
             return json.loads(path.read_text("utf-8"))["slot"]
+        # Of two sheets submitted at once, one looks after the other has its place. No pseudonym
+        # begins with a dot.
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._claim(path)
+
+    def _claim(self, path: Path) -> int:
+        """Write the sheet with the first free slot to `path`; raises SessionError if none is."""
         taken = {json.loads(p.read_text("utf-8"))["slot"] for p in self.folder.glob("*.json")}
         free = [slot for slot in range(self.plan.listeners) if slot not in taken]
         if not free:
@@ -124,10 +132,9 @@ class Session:
         return row
 
     def _append(self, row: Answer) -> None:
-        new = not self.path.is_file()
         with self.path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            if new:
+            if file.tell() == 0:  # new, or left empty by a crash
                 writer.writeheader()
             writer.writerow(asdict(row))
             file.flush()

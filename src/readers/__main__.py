@@ -5,6 +5,7 @@ python -m readers export --pairs FILE --prompts FILE --speech MODEL=DIR … --ou
 """
 
 import argparse
+import logging
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -67,6 +68,8 @@ def parse() -> argparse.Namespace:
 def main() -> str:
     """Do what the command line says; returns what was done."""
     given = parse()
+    # Every recording may be of two channels; the README says what was done to them.
+    logging.getLogger("intp.audio").setLevel(logging.ERROR)
     if given.name == "export":
         pairs, speech = pd.read_parquet(given.pairs), {m: Path(d) for m, d in given.speech}
         export(pairs, read_prompts(given.prompts), speech, given.out, given.licence, progress=True)

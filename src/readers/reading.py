@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from intp.audio import SAMPLE_RATE, resample
+from intp.audio import SAMPLE_RATE, mono, resample
 from intp.corpus import Utterance, write_shard
 from intp.speech import SHARD
-from readers.rows import ReadError, Row, called, digest, mono, read_bytes
+from readers.rows import ReadError, Row, called, digest, read_bytes
 from texts.normalise import LANGUAGES
 from texts.phonemes import HAN, LATIN, phonemise
 from texts.phonemes import LANGUAGES as PHONEMISED
@@ -86,7 +86,7 @@ class Rules:
 class Reading:
     """A set on its way into `folder`; `corpus` is what prompts will call the folder of references.
 
-    Every method raises ValueError, naming the field, and then has added nothing that counts.
+    Every method that adds raises ValueError, naming the field, within `at`, which undoes the row.
     """
 
     name: str
@@ -104,28 +104,41 @@ class Reading:
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:
-        """Keep the fault of one row with its place, so that one run finds them all."""
+        """Keep the fault of one row with its place, so that one run finds them all; nothing else of a
+        row at fault stays. Raises ReadError, with the place, for what ends the run."""
+        tables = (self.references, self.spoken, self.prompts, self.answers, self.pairs)
+        before, kept = [len(table) for table in tables], self.kept.copy()
         try:
             yield
         except ReadError as error:
             raise ReadError(f"{where}: {error}") from error
         except ValueError as error:
             self.faults.append((where, str(error)))
+            for table, length in zip(tables, before, strict=True):
+                while len(table) > length:
+                    table.popitem()  # the last that came
+            for part, rows in self.waiting.items():
+                del rows[len(rows) - (self.kept[part] - kept[part]) :]
+            self.kept = kept
+        for part, rows in self.waiting.items():
+            while len(rows) >= SHARD:
+                self.flush(part)
 
     def keep(self, part: str, name: str, samples: np.ndarray) -> str:
-        """Put samples into a shard under `part` and return its name."""
+        """Let samples wait for a shard under `part` and return its name."""
         number, self.kept[part] = self.kept[part] // SHARD, self.kept[part] + 1
         self.waiting[part].append((name, samples))
-        if self.kept[part] % SHARD == 0:
-            self.flush(part)
         return f"shard-{number:04d}.tar"
 
     def flush(self, part: str) -> None:
-        """Write the shard that is open, if any."""
-        if rows := self.waiting.pop(part, []):
-            path = self.folder / part / f"shard-{(self.kept[part] - 1) // SHARD:04d}.tar"
+        """Write the first shard of what waits, if anything does."""
+        rows = self.waiting[part]
+        number = (self.kept[part] - len(rows)) // SHARD
+        if shard := rows[:SHARD]:
+            path = self.folder / part / f"shard-{number:04d}.tar"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_shard(path, iter(rows), SAMPLE_RATE, "flac")
+            write_shard(path, iter(shard), SAMPLE_RATE, "flac")
+            del rows[:SHARD]
 
     def hear(self, row: Row, name: str = "", lang: str | None = None) -> str:
         """Take a row's `prompt`, in `lang`, as a reference, once; `name` is by default made from its

@@ -1,16 +1,13 @@
 """One row of any set, under our names, and the recordings it names."""
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import soundfile
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, model_validator
 
-from intp.audio import AudioError, check_audio
+from intp.audio import AudioError
 
 PROMPT = ("prompt", "prompt_text", "target_text")
 PAIR = (*PROMPT, "chosen", "rejected")
@@ -139,18 +136,3 @@ def read_bytes(row: Row, field: str) -> bytes:
 def digest(data: bytes) -> str:
     """A name for bytes."""
     return hashlib.sha256(data).hexdigest()[:12]
-
-
-def mono(data: bytes, name: str) -> tuple[np.ndarray, int]:
-    """Samples [N], channels averaged, and their rate; raises AudioError for what is not a whole
-    recording, naming it."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate, promised = file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"{name}: cannot be decoded ({error})") from error
-    riff = int.from_bytes(data[4:8], "little") if data[:4] == b"RIFF" else 0
-    if len(samples) < promised or (riff != 0xFFFFFFFF and len(data) < riff + 8):
-        raise AudioError(f"{name}: truncated, the header promises more audio than there is")
-    return check_audio(samples.mean(axis=1), name), rate

@@ -7,9 +7,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from intp.audio import mono
 from intp.mining import PAIR_COLUMNS
 from readers.reading import Reading, language
-from readers.rows import Row, Span, called, checked, digest, mono, read_bytes
+from readers.rows import Row, Span, called, checked, digest, read_bytes
 
 
 def take(

@@ -7,6 +7,7 @@ hashes the file, reruns nothing after a notebook was only looked at.
 import hashlib
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 def _stable(output: NotebookNode) -> NotebookNode:
     words = CHURN.sub("…", json.dumps(output, ensure_ascii=False))
-    stable: dict[str, Any] = json.loads(words.replace(str(ROOT), ".").replace(sys.prefix, "…"))
+    places = {str(ROOT): ".", sys.prefix: "…"}
+    for place in sorted(places, key=len, reverse=True):  # one may lie in the other
+        words = words.replace(place, places[place])
+    stable: dict[str, Any] = json.loads(words)
     stable.get("data", {}).pop(WIDGET, None)
     if "execution_count" in stable:
         stable["execution_count"] = None
@@ -74,10 +78,13 @@ def text(notebook: NotebookNode) -> str:
 
 
 def clean(path: Path) -> bool:
-    """Strip a file in place; whether that changed it."""
+    """Strip a file in place, whole or not at all; whether that changed it."""
     before, after = path.read_text("utf-8"), text(source(path))
     if before != after:
-        path.write_text(after, "utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text(after, "utf-8")
+        shutil.copymode(path, partial)
+        partial.replace(path)
     return before != after
 
 
