@@ -25,6 +25,15 @@ def test_a_shard_gives_back_its_audio(tmp_path, form: str, tolerance: float):
     assert dict(read_audio(tmp_path, {"s1"})).keys() == {"s1"}
 
 
+def test_a_shard_of_another_rate_is_resampled_and_a_missing_folder_is_named(tmp_path, caplog):
+    tone = np.sin(np.arange(24_000) / 30).astype(np.float32)
+    write_shard(tmp_path / "shard.tar", iter([("tone", tone)]), 24_000, "flac")
+    found = dict(read_audio(tmp_path))["tone"]
+    assert len(found) == 16_000 and "shard.tar:tone.flac: resampled from 24000" in caplog.text
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        dict(read_audio(tmp_path / "nowhere"))
+
+
 def test_flac_shards_are_byte_stable(tmp_path):
     for name in ("a", "b"):
         write_shard(tmp_path / f"{name}.tar", iter(sounds().items()), 16_000, "flac")

@@ -28,7 +28,7 @@ V1_BASE = {
     "dim": 1024, "depth": 22, "heads": 16, "ff_mult": 2, "text_dim": 512, "conv_layers": 4,
     "text_mask_padding": True, "pe_attn_head": None,
 }  # fmt: skip
-SAMPLING = {"steps": 3, "cfg": 2.0, "sway": -1.0, "max_seconds": 3.0}
+SAMPLING = {"duration_factor": 1.0, "steps": 3, "cfg": 2.0, "sway": -1.0, "max_seconds": 3.0}
 
 
 def randomise(model: nn.Module, seed: int, scale: float = 0.15) -> None:

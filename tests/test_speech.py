@@ -72,6 +72,27 @@ def test_speech_killed_three_times_is_the_same(
     assert pairs(tmp_path / "speech", tmp_path / "pairs.parquet") == mined
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("step", ["concat", "unlink", "rmtree", "move"])
+def test_speech_killed_while_it_is_put_in_place_is_the_same(
+    whole: tuple[dict[str, bytes], bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    late: bool,
+):
+    where = {"concat": speech.pd, "unlink": Path}.get(step, speech.shutil)
+    (tmp_path / "speech").mkdir()  # of an earlier run
+    with monkeypatch.context() as patch:
+        patch.setattr(where, step, dying(getattr(where, step), iter(()), late))
+        with pytest.raises(KeyboardInterrupt):
+            spoken(tmp_path / "speech", tmp_path / "work", patch)
+    if step != "concat" and not (step == "move" and late):
+        # Nothing is spoken twice.
+        monkeypatch.setattr(speech, "write_shard", dying(speech.write_shard, iter(()), False))
+    assert spoken(tmp_path / "speech", tmp_path / "work", monkeypatch) == whole[0]
+
+
 def test_a_killed_mining_leaves_the_old_pair_file(
     whole: tuple[dict[str, bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -5,16 +5,20 @@ import json
 import math
 import random
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import make_prompt
+from test_conformance import pairs as answered
+from test_flow_matching import make_adapter
+from test_masked import build
 
 from intp import trainer
 from intp.adapters.ar import ARAdapter
-from intp.adapters.base import Example
+from intp.adapters.base import Adapter, Example
 from intp.trainer import (
     Pair,
     Recipe,
@@ -24,6 +28,7 @@ from intp.trainer import (
     step_loss,
     train,
 )
+from networks.tokenizer import SpeechTokenizer
 
 QUICK = Recipe(beta=0.1, lr=3e-3, warmup_steps=4, batch_pairs=4, epochs=2, save_every=2)
 
@@ -62,7 +67,7 @@ def test_dpo_learns_true_preferences_and_not_shuffled_ones(adapter: ARAdapter, t
         assert log[0]["margin"] == pytest.approx(0, abs=1e-3)
         found[shuffled] = held_out_accuracy(policy, adapter, held_out)
     assert found[False] >= 0.9
-    assert found[True] < found[False]
+    assert found[True] <= found[False] - 0.1
 
 
 @pytest.fixture
@@ -124,7 +129,7 @@ def test_swapping_roles_flips_the_margin(adapter: ARAdapter):
     assert margins[0] == pytest.approx(-margins[1], abs=1e-4)
 
 
-def killed_after(steps: int, adapter: ARAdapter, work: Path, rule: Recipe) -> None:
+def killed_after(steps: int, adapter: Adapter, work: Path, rule: Recipe, pairs: list[Pair]) -> None:
     """Train, and die before the update that follows `steps` updates."""
     left, update = iter(range(steps)), trainer.update
 
@@ -136,7 +141,7 @@ def killed_after(steps: int, adapter: ARAdapter, work: Path, rule: Recipe) -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "update", dying)
         with pytest.raises(KeyboardInterrupt):
-            train(adapter, preferences(16), rule, work)
+            train(adapter, pairs, rule, work)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -148,7 +153,7 @@ def test_a_run_killed_at_random_steps_ends_as_one_never_killed(
     whole, work, reached = copy.deepcopy(adapter), tmp_path / "killed", []
     expected = train(whole, preferences(16), rule, tmp_path / "whole")
     for number, steps in enumerate(draw.sample(range(2, 6), 3)):
-        killed_after(steps, copy.deepcopy(adapter), work, rule)
+        killed_after(steps, copy.deepcopy(adapter), work, rule, preferences(16))
         reached.append(len(json.loads((work / "last" / "log.json").read_text())))
         if number == 1:
             (work / "last").replace(work / "old")
@@ -161,6 +166,38 @@ def test_a_run_killed_at_random_steps_ends_as_one_never_killed(
     for name in ("model.safetensors", "log.json"):
         mine, theirs = (tmp_path / run / "last" / name for run in ("killed", "whole"))
         assert mine.read_bytes() == theirs.read_bytes(), name
+
+
+def of_chance(kind: str, tokenizer: SpeechTokenizer) -> Adapter:
+    """A tiny model whose score hangs on what is drawn."""
+    return make_adapter() if kind == "flow matching" else build(tokenizer)
+
+
+@pytest.mark.parametrize("method", ["dpo", "sft"])
+@pytest.mark.parametrize("kind", ["flow matching", "masked"])
+def test_models_of_chance_learn_for_two_epochs_and_resume_within_the_second(
+    kind: str, method: str, tokenizer: SpeechTokenizer, tmp_path: Path
+):
+    rule = replace(QUICK, method=method, lr=1e-3, batch_pairs=2, save_every=1, sft_weight=0.5)
+    runs = [of_chance(kind, tokenizer) for _ in range(3)]
+    pairs = answered(runs[0])
+    expected = train(runs[0], pairs, rule, tmp_path / "whole")
+    killed_after(3, runs[1], tmp_path / "killed", rule, pairs)
+    found = train(runs[2], pairs, rule, tmp_path / "killed")
+    assert found.log == expected.log and len(found.log) == 4
+    for name, weight in runs[0].model.state_dict().items():
+        assert torch.equal(weight, runs[2].model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", ["flow matching", "masked"])
+def test_what_is_drawn_follows_seed_and_epoch(kind: str, tokenizer: SpeechTokenizer):
+    adapter, known = of_chance(kind, tokenizer), set()
+    for method, seed, epoch in product(("dpo", "sft"), (0, 1), (0, 1)):
+        rule = replace(QUICK, method=method, seed=seed)
+        reference = None if method == "sft" else lambda inputs, keys: torch.zeros(2 * len(keys))
+        loss, _ = step_loss(adapter, adapter.model, answered(adapter), reference, rule, epoch)
+        known.add(loss.item())
+    assert len(known) == 8
 
 
 def test_sft_raises_the_likelihood_of_the_chosen(adapter: ARAdapter, tmp_path):

@@ -97,12 +97,14 @@ def align(
 
 
 def fingerprint(adapter: Adapter, pairs: list[Pair], rule: Recipe) -> str:
-    """A short hash of what a run depends on."""
+    """A short hash of what a run depends on: recipe, pairs with their prompts, model."""
     digest = hashlib.sha256(json.dumps(vars(rule), sort_keys=True).encode())
     if ":" in rule.kind:
         digest.update(inspect.getsource(resolve_name(rule.kind)).encode())
+    digest.update(f"{adapter.representation} {getattr(adapter, 'config', '')}".encode())
     for pair in pairs:
-        digest.update(pair.id.encode())
+        digest.update(f"{pair.id} {pair.chosen.prompt}".encode())
+        digest.update(pair.chosen.prompt.reference_speech.tobytes())
         for example in (pair.chosen, pair.rejected):
             digest.update(example.target.numpy().tobytes())
     digest.update(weights_key(adapter.model).encode())

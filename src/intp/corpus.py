@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import torch
 
-from intp.audio import check_audio, log_mel
+from intp.audio import decode, log_mel
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,18 @@ def read_manifest(folder: Path) -> list[Utterance]:
 
 
 def read_audio(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield (id, samples [N] at 16 kHz) shard by shard, all of them or those `wanted`."""
+    """Yield (id, samples [N] at 16 kHz) shard by shard, all of them or those `wanted`.
+
+    Raises FileNotFoundError for a folder that is not there and AudioError naming a bad recording.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of recordings")
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 name = Path(member.name).stem
                 if wanted is None or name in wanted:
-                    samples, _ = soundfile.read(io.BytesIO(tar.extractfile(member).read()))
-                    yield name, check_audio(samples, f"{shard}:{member.name}")
+                    yield name, decode(tar.extractfile(member).read(), f"{shard}:{member.name}")
 
 
 def write_shard(path: Path, audio: Iterator[tuple[str, np.ndarray]], rate: int, form: str) -> None:

@@ -1,6 +1,11 @@
-"""What the machine does fast."""
+"""Where models run, and what the machine does fast."""
 
 import torch
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def cpu_prefers_bf16() -> bool:
@@ -21,5 +26,6 @@ def precision() -> str:
 
 def fast(wanted: bool = True) -> torch.autocast:
     """A context in which matrices multiply in bf16, if `wanted` and where that is faster."""
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.autocast(kind, torch.bfloat16, enabled=wanted and precision() == "bf16")
+    return torch.autocast(
+        default_device().type, torch.bfloat16, enabled=wanted and precision() == "bf16"
+    )

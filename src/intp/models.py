@@ -3,8 +3,9 @@
 from pathlib import Path
 from pkgutil import resolve_name
 
-from intp.adapters.base import Adapter
-from intp.params import Params
+from intp.adapters.base import Adapter, whole
+from intp.device import default_device
+from intp.params import Model, Params
 from intp.paths import CHECKPOINTS, ROOT
 from networks.tokenizer import SpeechTokenizer
 
@@ -17,16 +18,22 @@ def load_tokenizer() -> SpeechTokenizer:
 
 
 def load_adapter(name: str, params: Params, path: Path | None = None) -> Adapter:
-    """The adapter of `models.<name>`, with the weights in `path` (its own checkpoint by default).
+    """The adapter of `models.<name>`, with the weights in `path` (its own checkpoint by default), on
+    the device that alignment trains on: before and after are spoken and scored alike.
 
     `adapter` there is "module:Class"; the class has `load(path, tokenizer)` and, if `published` is
     set, `load_published(path, config, tokenizer)` for the model's own checkpoint: what was saved
     since is in our format. Raises ValueError for a name that the parameters do not know and
-    FileNotFoundError for missing weights.
+    FileNotFoundError for missing weights, and TypeError for an adapter that lacks something.
     """
     if name not in params.models:
         raise ValueError(f"models.{name}: unknown; params.yaml has {sorted(params.models)}")
-    spec = params.models[name]
+    adapter = whole(_read(params.models[name], path))
+    adapter.model.to(default_device())
+    return adapter
+
+
+def _read(spec: Model, path: Path | None) -> Adapter:
     adapter = resolve_name(spec.adapter)
     source = checkpoint(path or ROOT / spec.checkpoint)
     if spec.published is None:

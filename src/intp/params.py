@@ -246,8 +246,10 @@ class Params:
             if unknown := sorted(getattr(self, block).keys() - self.models.keys()):
                 raise ValueError(f"{block}: {unknown} not among the models {sorted(self.models)}")
         for model, names in self.runs.items():
-            if model not in self.dpo:
-                raise ValueError(f"runs.{model}: not among the models of dpo {sorted(self.dpo)}")
+            for block in ("dpo", "sampling"):
+                if model not in getattr(self, block):
+                    known = sorted(getattr(self, block))
+                    raise ValueError(f"runs.{model}: not among the models of {block} {known}")
             if unknown := sorted(set(names) - self.variants.keys()):
                 raise ValueError(f"runs.{model}: {unknown} not among the variants")
         if "intp" not in self.runs.get(self.iterative.model, []):

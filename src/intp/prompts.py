@@ -46,13 +46,21 @@ def training_sentences(rows: Sequence[Utterance]) -> pd.DataFrame:
 
 
 def pair_references(texts: pd.Series, candidates: list[Utterance], seed: int) -> list[Utterance]:
-    """A reference for each text, none used twice before all were, none that says the text itself."""
+    """A reference for each text, none used twice before all were, none that says the text itself.
+
+    Raises ValueError where no candidate says something else.
+    """
     left: list[Utterance] = []
     chosen = []
     for text in (written.text for written in texts):
         if not any(r.text not in text for r in left):
             left += pd.Series(candidates).sample(frac=1, random_state=seed + len(chosen)).tolist()
-        pick = next(i for i, r in enumerate(left) if r.text not in text)
+        pick = next((i for i, r in enumerate(left) if r.text not in text), None)
+        if pick is None:
+            raise ValueError(
+                f"prompts.reference_seconds: none of {len(candidates)} recordings of such a length "
+                f"can stand before {text!r}; allow others"
+            )
         chosen.append(left.pop(pick))
     return chosen
 
@@ -129,7 +137,8 @@ def _mining_row(
 
 
 def held_out_prompts(split: str, per_direction: int, sets: Sequence[str]) -> pd.DataFrame:
-    """The first items of each set and direction: `split` is development or evaluation."""
+    """The first items of each set and direction, all of them if there are fewer: `split` is
+    development or evaluation."""
     folder = DATA / split
     items = pd.read_json(folder / "items.jsonl", lines=True)
     items = items[items["set"].isin(sets)]

@@ -51,6 +51,28 @@ def synthesise_shards(
     spoken = json.dumps([*voice, frame.to_json(orient="split")])
     work = WORK / "speech" / hashlib.sha256(spoken.encode()).hexdigest()[:16]
     work.mkdir(parents=True, exist_ok=True)
+    if not (work / "manifest.parquet").is_file():  # else it was killed while moving
+        _shards(adapter, model, frame, samplings, jobs, seed, work, progress)
+    for rows in work.glob("shard-*.parquet"):
+        rows.unlink()
+    if out.exists():
+        shutil.rmtree(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(work, out)
+    return pd.read_parquet(out / "manifest.parquet")
+
+
+def _shards(
+    adapter: Adapter,
+    model: str,
+    frame: pd.DataFrame,
+    samplings: list[dict],
+    jobs: list[tuple[int, int]],
+    seed: int,
+    work: Path,
+    progress: str | None,
+) -> None:
+    """Speak the shards that are missing in `work`, then write the manifest of all."""
     prompts = load_prompts(frame)
     for number, start in enumerate(range(0, len(jobs), SHARD)):
         rows = work / f"shard-{number:04d}.parquet"
@@ -58,16 +80,10 @@ def synthesise_shards(
             part = jobs[start : start + SHARD]
             label = f"{progress} {start}/{len(jobs)}" if progress else None
             _shard(adapter, model, prompts, samplings, part, seed, rows, label)
-    parts = sorted(work.glob("*.parquet"))
-    manifest = pd.concat([pd.read_parquet(p) for p in parts], ignore_index=True)
-    for rows in parts:
-        rows.unlink()
-    manifest.to_parquet(work / "manifest.parquet", index=False)
-    if out.exists():
-        shutil.rmtree(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(work, out)
-    return manifest
+    parts = [pd.read_parquet(rows) for rows in sorted(work.glob("shard-*.parquet"))]
+    manifest = pd.concat(parts, ignore_index=True)
+    manifest.to_parquet(work / "manifest.partial", index=False)
+    (work / "manifest.partial").replace(work / "manifest.parquet")
 
 
 def _shard(

@@ -98,18 +98,18 @@ def batches(pairs: Sequence[Pair], size: int, seed: int) -> list[list[Pair]]:
     return [cut[i] for i in order]
 
 
+def chance(pair: Pair, example: Example, recipe: Recipe, epoch: int) -> Draw:
+    """What is drawn for one answer of a pair in this epoch."""
+    return draw(pair.id, example, recipe.seed * 1_000 + epoch, share_noise=recipe.share_noise)
+
+
 def pair_inputs(
     adapter: Adapter, pairs: Sequence[Pair], recipe: Recipe, epoch: int
 ) -> dict[str, Tensor]:
     """The batch of all chosen, then all rejected answers, with the draws of this epoch."""
-    seed = recipe.seed * 1_000 + epoch
-
-    def chance(pair: Pair, example: Example) -> Draw:
-        return draw(pair.id, example, seed, share_noise=recipe.share_noise)
-
-    examples = [p.chosen for p in pairs] + [p.rejected for p in pairs]
-    draws = [chance(p, p.chosen) for p in pairs] + [chance(p, p.rejected) for p in pairs]
-    return adapter.batch(examples, draws)
+    answers = [(p, p.chosen) for p in pairs] + [(p, p.rejected) for p in pairs]
+    draws = [chance(pair, example, recipe, epoch) for pair, example in answers]
+    return adapter.batch([example for _, example in answers], draws)
 
 
 @torch.no_grad()
@@ -181,7 +181,7 @@ def step_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one batch of pairs and what to log of it."""
     if reference is None:
-        loss = sft_loss(adapter, model, batch)
+        loss = sft_loss(adapter, model, batch, recipe, epoch)
         return loss, {"loss": loss.item()}
     inputs = pair_inputs(adapter, batch, recipe, epoch)
     scores = adapter.score(model, inputs, **recipe.scoring)
@@ -194,13 +194,16 @@ def step_loss(
     parts = {name: getattr(out, name).mean().item() for name in logged}
     if not recipe.sft_weight:
         return out.loss, parts
-    sft = sft_loss(adapter, model, batch)
+    sft = sft_loss(adapter, model, batch, recipe, epoch)
     return out.loss + recipe.sft_weight * sft, parts | {"sft": sft.item()}
 
 
-def sft_loss(adapter: Adapter, model: nn.Module, batch: list[Pair]) -> Tensor:
+def sft_loss(
+    adapter: Adapter, model: nn.Module, batch: list[Pair], recipe: Recipe, epoch: int
+) -> Tensor:
     """The pretraining loss of the chosen answers, a mean over positions (Section 5.2)."""
-    inputs = adapter.batch([p.chosen for p in batch], [draw(p.id, p.chosen, 0) for p in batch])
+    draws = [chance(p, p.chosen, recipe, epoch) for p in batch]
+    inputs = adapter.batch([p.chosen for p in batch], draws)
     return -adapter.score(model, inputs, reduction="mean").mean()
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from intp.audio import AudioError, check_audio
@@ -79,11 +78,6 @@ def each(
 ) -> list[Verdict]:
     """What `judge` says of each clip, one after the other, all of them checked before."""
     return [judge(clip) for clip in tqdm(checked(audio), progress, disable=progress is None)]
-
-
-def default_device() -> torch.device:
-    """The first GPU, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def local_folder(name: str) -> Path | None:

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from intp.audio import SAMPLE_RATE
-from judges.base import JudgeError, default_device, each, local_folder
+from intp.device import default_device
+from judges.base import JudgeError, each, local_folder
 from judges.whisper import split_at_pauses
 
 LONGEST_SECONDS = 30.0

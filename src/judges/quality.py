@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from intp.audio import SAMPLE_RATE
-from judges.base import JudgeError, default_device, each
+from intp.device import default_device
+from judges.base import JudgeError, each
 
 UTMOS_SOURCE = "tarepan/SpeechMOS:v1.2.0"
 

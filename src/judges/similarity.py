@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from intp.audio import SAMPLE_RATE
-from judges.base import default_device, each, unit
+from intp.device import default_device
+from judges.base import each, unit
 
 LEAST_VOICE = SAMPLE_RATE // 2  # samples; Resemblyzer's voice detection works on 0.24 s windows
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import WavLMConfig, WavLMModel
 
-from judges.base import JudgeError, default_device, each, unit
+from intp.device import default_device
+from judges.base import JudgeError, each, unit
 
 BACKBONE = "feature_extract.model."
 SURPLUS = re.compile(r"loss_calculator\..*|.*(label_embs_concat|final_proj|project_q|quantizer).*")

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from intp.audio import SAMPLE_RATE
-from intp.device import cpu_prefers_bf16
-from judges.base import JudgeError, checked, default_device
+from intp.device import cpu_prefers_bf16, default_device
+from judges.base import JudgeError, checked
 from judges.decoding import GreedyDecoder
 
 LONGEST = 30.0  # seconds that Whisper can hear at once

@@ -44,7 +44,7 @@ def described(params: Params) -> pd.DataFrame:
         rows[spec.label] = {
             "architecture": architecture(adapter),
             "network": type(adapter.model).__name__,
-            "reads": "phonemes" if adapter.config.phonemes else "text",
+            "reads": adapter.reads,
             "part": part(name, params),
             "parameters": sum(p.numel() for p in adapter.model.parameters()) / 1e6,
             "megabytes": sum(path.stat().st_size for path in files) / 1e6,

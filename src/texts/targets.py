@@ -30,7 +30,7 @@ def target_texts(sentences: pd.DataFrame, lang: str, limits: list[int], seed: in
     """Texts within `limits` (words or characters), joined from sentences of one topic.
 
     Each sentence is used once; the order is seeded and alternates topics, so any prefix is spread.
-    `translation` is the same in the other language.
+    `translation` is the same in the other language. Raises ValueError where no text is so long.
     """
     low, high = limits
     made = []
@@ -54,6 +54,9 @@ def target_texts(sentences: pd.DataFrame, lang: str, limits: list[int], seed: in
                     }
                 )
                 open_parts = []
+    if not made:
+        unit = "words" if lang == "en" else "characters"
+        raise ValueError(f"prompts.{unit}: no {lang} text of {low} to {high} {unit}; allow others")
     frame = pd.DataFrame(made)
     frame["turn"] = frame.groupby("topic").cumcount()
     return frame.sort_values(["turn", "topic"], ignore_index=True).drop(columns="turn")

@@ -21,6 +21,7 @@ from intp.adapters.base import (
     Example,
     Prompt,
     Speech,
+    check_sampling,
     in_batches,
     read_checkpoint,
     write_checkpoint,
@@ -108,6 +109,7 @@ class ARAdapter:
         self, config: ARConfig, tokenizer: SpeechTokenizer | None, model: nn.Module | None = None
     ):
         self.config, self.tokenizer = config, tokenizer
+        self.reads = "phonemes" if config.phonemes else "text"
         self.frontend: Frontend = resolve_name(config.frontend)(config)
         self.speech = resolve_name(config.speech)(config, tokenizer)
         self.representation: str = self.speech.representation
@@ -307,6 +309,7 @@ class ARAdapter:
         progress: str | None = None,
     ) -> list[Speech]:
         """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
+        check_sampling(sampling, ("temperature", "top_k", "top_p", "max_seconds"), ("batch_size",))
 
         def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
             found = self.generate(some, sampling, drawn)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,6 +84,7 @@ class Adapter(Protocol):
     """The one place that knows a model; everything else takes adapters (`docs/adapters.md`)."""
 
     model: nn.Module
+    reads: str  # "phonemes", "text", "pinyin"
     stochastic: bool  # whether a score hangs on its draw
     representation: str  # what targets are; adapters that name the same read each other's
 
@@ -111,6 +112,23 @@ class Adapter(Protocol):
 
     def save(self, path: Path) -> None:
         """Write the model and its configuration to one safetensors file."""
+
+
+def whole(adapter: object) -> Adapter:
+    """`adapter`, if it has all that the protocol asks for; else TypeError that names what lacks."""
+    asked = {*Adapter.__annotations__, *(name for name in vars(Adapter) if name[0] != "_")}
+    if lacking := sorted(name for name in asked if not hasattr(adapter, name)):
+        raise TypeError(f"{type(adapter).__name__} has no {', '.join(lacking)} (docs/adapters.md)")
+    return adapter
+
+
+def check_sampling(sampling: dict[str, Any], needed: Iterable[str], others: Iterable[str]) -> None:
+    """Raises ValueError naming settings that a model lacks or does not know."""
+    lacking, unknown = {*needed} - sampling.keys(), sampling.keys() - {*needed, *others}
+    if lacking or unknown:
+        said = [f"{sorted(lacking)} missing"] * bool(lacking)
+        said += [f"{sorted(unknown)} unknown"] * bool(unknown)
+        raise ValueError(f"sampling: {' and '.join(said)}; this model has {[*needed, *others]}")
 
 
 def in_batches(
@@ -153,7 +171,16 @@ def write_checkpoint(path: Path, model: nn.Module, config: Any) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and weights, in float32, of what `write_checkpoint` wrote."""
+    """Configuration and weights, in float32, of what `write_checkpoint` wrote.
+
+    Raises ValueError for a file that it did not write.
+    """
     with safe_open(path, "pt") as file:
-        config = json.loads(file.metadata()["config"])
+        metadata = file.metadata() or {}
+    if "config" not in metadata:
+        raise ValueError(
+            f"{path}: not written by an adapter's `save`; a model in its authors' layout needs "
+            "`published:` beside `checkpoint:` in params.yaml"
+        )
+    config = json.loads(metadata["config"])
     return config, {key: value.float() for key, value in load_file(path).items()}

@@ -20,6 +20,7 @@ from intp.adapters.base import (
     Example,
     Prompt,
     Speech,
+    check_sampling,
     in_batches,
     read_checkpoint,
     write_checkpoint,
@@ -108,8 +109,11 @@ POSITIONS = {"plain": None, "rate": even, "durations": lasting}
 class FlowMatchingAdapter:
     """F5-TTS on log-mel frames; representation and score as `Adapter` says."""
 
+    stochastic = True
+
     def __init__(self, config: FlowMatchingConfig, model: nn.Module | None = None):
         self.config, self.front = config, VOCODERS[config.vocoder]
+        self.reads = config.text
         mel = (config.vocoder, config.mel_mean, config.mel_std)
         self.representation = f"log-mel of {mel}"
         self.ids = {symbol: i for i, symbol in enumerate(config.phonemes)}
@@ -201,7 +205,7 @@ class FlowMatchingAdapter:
         """Target frames at the reference's speaking rate times `duration_factor`, and whether they
         are as many as wanted (False if `max_seconds` cut them)."""
         ids, _, ratio = self.text(prompt)
-        wanted = int(reference * ratio * sampling.get("duration_factor", 1.0))
+        wanted = int(reference * ratio * sampling["duration_factor"])
         wanted = max(wanted, len(ids) + 1 - reference, 1)
         allowed = int(sampling["max_seconds"] * self.front.rate / HOP)
         return min(wanted, allowed), wanted <= allowed
@@ -239,6 +243,8 @@ class FlowMatchingAdapter:
         progress: str | None = None,
     ) -> list[Speech]:
         """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
+        needed = ("duration_factor", "steps", "cfg", "sway", "max_seconds")
+        check_sampling(sampling, needed, ("batch_size", "fast"))
         lengths = [len(p.reference_speech) * (1 + self.text(p)[2]) for p in prompts]
 
         def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:

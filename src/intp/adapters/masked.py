@@ -21,6 +21,7 @@ from intp.adapters.base import (
     Example,
     Prompt,
     Speech,
+    check_sampling,
     in_batches,
     read_checkpoint,
     write_checkpoint,
@@ -80,6 +81,7 @@ class SymbolFrontend(TokenizerSpeech):
 class MaskedAdapter:
     """MaskGCT's transformer on the speech tokens of its front end."""
 
+    reads = "phonemes"
     stochastic = True
 
     def __init__(
@@ -209,6 +211,10 @@ class MaskedAdapter:
         progress: str | None = None,
     ) -> list[Speech]:
         """Speak every prompt, in batches of similar length; answers in the order of `prompts`."""
+        settings = [f.name for f in fields(Unmasking)]
+        check_sampling(
+            sampling, ("duration_factor", "max_seconds", *settings), ("batch_size", "fast")
+        )
 
         def answer(some: list[Prompt], drawn: list[int]) -> list[Speech]:
             found = self.generate(some, sampling, drawn)
