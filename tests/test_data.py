@@ -122,7 +122,8 @@ def test_twisters_are_disjoint():
 
 
 def test_voices_are_disjoint(training, references):
-    """No held-out voice is heard in training, alone or in a blend, nor one part's in the other."""
+    """Nothing of an evaluation voice is heard in training or development; a development voice is a
+    blend that no training utterance has, but for its parts."""
     trained = {name for row in training for name in row.voice}
     mixtures = {frozenset(row.voice) for row in training}
     assert not trained & (EVALUATION_VOICES | DEVELOPMENT_VOICES)

@@ -202,7 +202,19 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says():
         )
         found = stratified_mean(frame, "error", resamples=200, level=0.9, seed=1)
         hits += found.low <= 10 <= found.high
-    assert 45 <= hits <= 60
+    assert 48 <= hits <= 59
+
+
+def test_items_of_one_voice_count_as_one_where_voices_differ():
+    """Six voices, ten items each, all difference between voices: sixty items know six things."""
+    means = np.random.default_rng(0).normal(10, 5, 6).repeat(10)
+    frame = scores({("regular", "en"): means.tolist()})
+    widths = []
+    for voices in (np.arange(6).repeat(10), np.arange(60)):
+        clustered = frame.assign(voice=voices.astype(str))
+        found = stratified_mean(clustered, "error", **RULE)
+        widths.append(found.high - found.low)
+    assert widths[0] > 2.5 * widths[1]
 
 
 def test_pairing_removes_the_difficulty_of_items():

@@ -28,10 +28,10 @@ def test_every_row_s_command_names_a_stage_and_a_member_of_its_matrix():
 
 
 def test_verdicts_are_counted():
-    claims = pd.DataFrame({"verdict": ["reproduced", "undecided", "undecided"],
+    claims = pd.DataFrame({"id": ["C01", "C02", "C03"], "verdict": ["reproduced", "undecided", "undecided"],
                            "paper_supports": ["yes", "partly", "yes"]})  # fmt: skip
     said = verdicts(claims, "mini")
-    assert "3 claims" in said and "1 *reproduced*, 0 *not reproduced*, 2 *undecided*" in said
+    assert "3 claims" in said and "1 *reproduced* (C01), 0 *not reproduced*, 2 *undecided*" in said
     assert "support 2." in said
 
 

@@ -104,8 +104,10 @@ def table_10(scores: dict[str, pd.DataFrame], recorded: pd.DataFrame, params: Pa
     """Table 10 from scores by row ("ARS", "ARS w/ INTP", …): every measure of every language, in the
     aligned row also after minus before, and a row of recordings where there are any.
 
-    `note` says which language is undecided, and why.
+    `note` says which language is undecided, and why. English and Chinese references alternate, and
+    are no strata of the interval: half of so few sentences has none to speak of.
     """
+    scores = {row: frame.assign(direction="any") for row, frame in scores.items()}
     cells = []
     for row, frame in (scores if recorded.empty else {"recording": recorded} | scores).items():
         for name, rows in frame.groupby("set", sort=False):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from intp.evaluate import judge
 from intp.mining import answers
@@ -66,12 +67,19 @@ def judge_again(
 
 
 def by_gap(again: pd.DataFrame) -> pd.DataFrame:
-    """Per bin of gaps: pairs, share flipped and share tied in per cent, mean gap before and after."""
+    """Per bin of gaps: pairs, share flipped with its 95 % interval (Wilson's) and share tied in per
+    cent, mean gap before and after."""
     order = [b for b in pd.IntervalIndex.from_breaks(BINS).astype(str) if b in set(again["bin"])]
     grouped = again.assign(tied=again["gap_again"] == 0).groupby("bin")
     table = grouped.agg(
         pairs=("gap", "size"), flipped=("flipped", "mean"), tied=("tied", "mean"),
         gap=("gap", "mean"), gap_again=("gap_again", "mean"),
     ).loc[order]  # fmt: skip
-    table[["flipped", "tied"]] *= 100
+    bounds = [
+        binomtest(round(share * n), n).proportion_ci(method="wilson")
+        for share, n in zip(table["flipped"], table["pairs"], strict=True)
+    ]
+    table.insert(2, "low", [b.low for b in bounds])
+    table.insert(3, "high", [b.high for b in bounds])
+    table[["flipped", "low", "high", "tied"]] *= 100
     return table.round(2).reset_index()

@@ -60,9 +60,20 @@ def _beside(here: pd.DataFrame, row: str, column: str) -> str:
     return f"{cell.value:.{digits}f}" + (f" ({cell.paper})" if cell.paper else "")
 
 
+def against_controls(controls: pd.DataFrame) -> str:
+    """What INTP does beyond its controls, on average over the sets."""
+    rows = controls[controls["column"] == "avg clamped error difference"]
+    said = [f"{c.row} {c.value:z.1f} [{c.low:z.1f}, {c.high:z.1f}]" for c in rows.itertuples()]
+    return f"On the same prompts, average: {'; '.join(said)}."
+
+
 def verdicts(claims: pd.DataFrame, scale: str) -> str:
-    """How many claims came out how, here and by the paper's own numbers."""
-    counts = ", ".join(f"{(claims['verdict'] == v).sum()} *{v}*" for v in VERDICTS)
+    """How many claims came out how, here and by the paper's own numbers; the decided ones by id."""
+    counts = ", ".join(
+        f"{len(ids)} *{v}*" + (f" ({', '.join(ids)})" if v != "undecided" and len(ids) else "")
+        for v in VERDICTS
+        for ids in [claims.loc[claims["verdict"] == v, "id"]]
+    )
     supported = (claims["paper_supports"] == "yes").sum()
     return (
         f"Of the paper's {len(claims)} claims ([results/{scale}/claims.csv](results/{scale}/claims.csv)): "
@@ -76,6 +87,7 @@ def block(scale: str | None = None) -> str:
     folder = results(scale)
     switch = "" if scale == "mini" else f"; the commands after `make scale SCALE={scale}`"
     cells = pd.read_csv(folder / "tables" / "table_04.csv", dtype={"paper": str})
+    controls = pd.read_csv(folder / "tables" / "controls.csv")
     claims = pd.read_csv(folder / "claims.csv", keep_default_na=False)
     params = load_params(scale)
     lines = [
@@ -84,6 +96,8 @@ def block(scale: str | None = None) -> str:
         f"and another judge{switch}.",
         "",
         *table_4(cells.fillna({"paper": ""}), params),
+        "",
+        against_controls(controls),
         "",
         verdicts(claims, scale),
     ]
