@@ -1,5 +1,6 @@
 """Which pairs a run learns from, equally many within a group, and what of them it sees."""
 
+import copy
 import dataclasses
 from itertools import product
 from pathlib import Path
@@ -7,13 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import make_prompt
 
 from experiments.unseen import unseen_prompts
 from intp.adapters.ar import ARAdapter
-from intp.align import load_pairs, recipe
+from intp.adapters.base import Example, Prompt
+from intp.align import fingerprint, load_pairs, recipe
 from intp.mining import selected, variant_pairs
 from intp.params import Params, Variant, load_params
 from intp.speech import read_speech, read_targets, synthesise_shards
+from intp.trainer import Pair, Recipe
 from networks.tokenizer import SpeechTokenizer
 
 SAMPLINGS = [{"temperature": t, "top_k": 20, "top_p": 1.0, "max_seconds": 0.6} for t in (0.8, 1.2)]
@@ -103,6 +107,24 @@ def test_an_unknown_variant_and_one_that_selects_nothing_are_named(
         variant_pairs(pairs, "ars", "nonsense", params)
     with pytest.raises(ValueError, match="variants.maskgct-pairs: none of the"):
         variant_pairs(pairs, "ars", "maskgct-pairs", params)
+
+
+def test_a_run_is_known_by_all_that_it_depends_on(adapter: ARAdapter, params: Params):
+    rule, prompt = recipe(params, "ars", "intp"), make_prompt("p")
+    tokens = [torch.arange(5), torch.arange(9)]
+
+    def known(prompt: Prompt = prompt, rule: Recipe = rule, model: ARAdapter = adapter) -> str:
+        pair = Pair("pair", *(Example(prompt, target) for target in tokens))
+        return fingerprint(model, [pair], rule)
+
+    other = copy.copy(adapter)
+    other.config = dataclasses.replace(adapter.config, tokens_per_phoneme=9.0)
+    louder = dataclasses.replace(prompt, reference_speech=2 * prompt.reference_speech)
+    changed = [
+        known(dataclasses.replace(prompt, target_text="another")), known(louder),
+        known(rule=dataclasses.replace(rule, beta=0.7)), known(model=other),
+    ]  # fmt: skip
+    assert known() == known() and len({known(), *changed}) == 5
 
 
 def foreign(tmp_path: Path, adapter: ARAdapter, prompts: pd.DataFrame) -> dict[str, Path]:

@@ -12,6 +12,8 @@ from test_masked import SIZES, build
 
 import intp.models
 from intp.adapters.ar import ARAdapter
+from intp.adapters.flow_matching import FlowMatchingAdapter
+from intp.adapters.masked import MaskedAdapter
 from intp.models import load_adapter
 from intp.params import Model, Params, load_params
 
@@ -56,6 +58,30 @@ def test_published_maskgct_loads_by_configuration(tokenizer, tmp_path: Path, no_
     assert all(torch.equal(v, weights[k]) for k, v in loaded.model.state_dict().items())
     with pytest.raises(ValueError, match="mini tokenizer"):
         loaded.encode(make_prompt("x").reference_speech)
+
+
+def test_a_file_in_another_layout_and_an_adapter_that_lacks_something_are_named(
+    adapter: ARAdapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "theirs.safetensors"
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"theirs\.safetensors: not written by .*published:"):
+        load_adapter("tiny", with_model("ar:ARAdapter", path, {}, None))
+    adapter.save(path)
+    monkeypatch.delattr(ARAdapter, "stochastic")
+    with pytest.raises(TypeError, match="ARAdapter has no stochastic"):
+        load_adapter("tiny", with_model("ar:ARAdapter", path, {}, None))
+
+
+@pytest.mark.parametrize("kind", [ARAdapter, FlowMatchingAdapter, MaskedAdapter])
+def test_a_setting_that_is_misspelt_or_missing_is_named(kind: type, adapter: ARAdapter, tokenizer):
+    models = [adapter, make_adapter(), build(tokenizer)]
+    (model,) = [model for model in models if isinstance(model, kind)]
+    known = load_params("mini").sampling
+    right = known[{ARAdapter: "ars", FlowMatchingAdapter: "f5", MaskedAdapter: "maskgct"}[kind]]
+    wrong = {k: v for k, v in right.evaluation.items() if k != "max_seconds"} | {"max_secs": 1.0}
+    with pytest.raises(ValueError, match=r"\['max_seconds'\] missing and \['max_secs'\] unknown"):
+        model.synthesise([make_prompt("a")], wrong, [0])
 
 
 def test_our_own_format_needs_the_mini_tokenizer(adapter: ARAdapter, tmp_path: Path, no_tokenizer):

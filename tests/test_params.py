@@ -90,6 +90,12 @@ def test_paper_scale_names_settings_that_its_adapters_have():
         ("prompts.words", [14, 6], "prompts.words: expected the smaller number first"),
         ("prompts.words", [6], "prompts.words: List should have at least 2 items"),
         ("runs.ints", ["sft"], "iterative.model: no intp in runs.ints"),
+        ("runs", {"ints": ["intp"], "mine": ["intp"]}, "runs.mine: not among the models of dpo"),
+        (
+            "sampling",
+            {"f5": {"mining": [{}, {}], "evaluation": {}}},
+            "not among the models of sampling",
+        ),
         ("iterative.text_types", [], "iterative.text_types: List should have at least 1 item"),
         ("claims.guards.sim", [1.0, -0.02], "guards.sim: expected the smaller number first"),
         ("claims.guards", {"loudness": [0, 1]}, "loudness"),

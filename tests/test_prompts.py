@@ -53,11 +53,19 @@ def test_code_switching_targets_mix_and_repeated_ones_repeat(mining: pd.DataFram
     assert (mining.loc[mining["text_type"] == "repeated", "note"].str.contains("×")).all()
 
 
-def test_too_few_sentences_for_what_was_asked_are_named(mining: pd.DataFrame):
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("mining", 9999, "prompts.mining: 9999 en texts"),
+        ("words", [50_000, 60_000], "prompts.words: no en text of 50000 to 60000 words"),
+        ("reference_seconds", [20.0, 30.0], "prompts.reference_seconds: none of 0 recordings"),
+    ],
+)
+def test_what_the_data_cannot_give_is_named(field: str, value: object, message: str):
     params = load_params("smoke")
-    many = dataclasses.replace(params, prompts=dataclasses.replace(params.prompts, mining=9999))
-    with pytest.raises(ValueError, match="prompts.mining: 9999 en texts"):
-        mining_prompts(many)
+    asked = dataclasses.replace(params.prompts, **{field: value})
+    with pytest.raises(ValueError, match=message):
+        mining_prompts(dataclasses.replace(params, prompts=asked))
 
 
 def test_targets_have_the_asked_length_and_are_not_the_reference(mining: pd.DataFrame):
