@@ -361,5 +361,8 @@ def test_what_was_judged_is_what_the_plan_plays(params: Params, tmp_path: Path):
         assert np.abs(clips[f"ars-base-{name}"] - said[name]).max() < 2**-15
         assert np.array_equal(clips[f"ars-base-{name}"], clips[f"ars-intp-{name}"])
     shutil.rmtree(tmp_path / "ars-intp")
+    with pytest.raises(FileNotFoundError, match="ars-intp: no such folder"):
+        before_and_after(plan, frame, "ars", "intp", tmp_path)
+    (tmp_path / "ars-intp").mkdir()
     with pytest.raises(StimulusError, match="no audio for 4 clips"):
         before_and_after(plan, frame, "ars", "intp", tmp_path)
