@@ -146,6 +146,14 @@ def test_yaml_is_read_as_dvc_reads_it(tmp_path: Path):
     assert params.judges.recogniser_zh == "no"
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_file_that_was_rewritten_says_the_same(scale: str, tmp_path: Path):
+    """`dvc exp run -S` and `make dry-paper` write parameters anew, without needless quotes."""
+    yaml = YAML()
+    yaml.dump(yaml.load(PARAMS / f"{scale}.yaml"), tmp_path / "params.yaml")
+    assert read_params(tmp_path / "params.yaml") == load_params(scale)
+
+
 def test_bad_files_are_named(tmp_path: Path):
     with pytest.raises(ParamsError, match=r"absent.yaml: no such file"):
         read_params(tmp_path / "absent.yaml")
