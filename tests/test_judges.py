@@ -430,6 +430,9 @@ def test_missing_speech_is_an_error_never_a_skipped_row(rows: pd.DataFrame) -> N
         judge_speech({"a": ones}, rows, Parrot())
     with pytest.raises(MissingSpeech, match="no reference recording for 2 of 2"):
         judge_speech({"a": ones, "b": ones}, rows, Parrot(), Parrot())
+    broken = np.full(RATE, np.nan, np.float32)
+    with pytest.raises(JudgeError, match="speech of b: holds NaN"):
+        judge_speech({"a": ones, "b": broken}, rows, Parrot())
     with pytest.raises(ValueError, match="nothing to count"):
         judge_speech({"a": ones, "b": ones}, rows.assign(target_text="…"), Parrot())
     with pytest.raises(ValueError, match=r"twice: \['b'\]"):

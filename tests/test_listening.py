@@ -199,6 +199,10 @@ def test_columns_and_double_answers_are_checked_and_parquet_reads_as_csv_does(
         check_answers(pd.concat([table, table.head(1)], ignore_index=True), "t.csv")
     with pytest.raises(FileNotFoundError, match="no annotation table"):
         read_answers(tmp_path)
+    (tmp_path / "crashed.csv").touch()
+    with pytest.raises(AnnotationError, match="crashed.csv: empty, nobody answered"):
+        read_answers(tmp_path)
+    (tmp_path / "crashed.csv").unlink()
     table.to_csv(tmp_path / "t.csv", index=False)
     table.to_parquet(tmp_path / "t.parquet", index=False)
     pd.testing.assert_frame_equal(

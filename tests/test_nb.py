@@ -43,6 +43,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copy(PARAMS / "smoke.yaml", root / "params.yaml")
     for name in (
         "intp/__init__",
+        "intp/files",
         "intp/paths",
         "intp/params",
         "intp/nb",

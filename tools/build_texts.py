@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from intp.corpus import read_manifest
+from intp.files import whole
 from intp.paths import DATA, ROOT
 from texts.phonemes import HAN, phonemise
 
@@ -301,8 +302,8 @@ def items(part: str, frame: pd.DataFrame) -> tuple[list[dict], list[dict]]:
 def write_lines(path: Path, rows: Iterable[dict]) -> str:
     """Write JSON lines as a whole and return their sha256."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    with whole(path) as partial:
+        partial.write_text(text, "utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -324,4 +325,5 @@ def build_texts() -> None:
             "sha256": write_lines(DATA / part / "items.jsonl", rows),
             "references_sha256": write_lines(DATA / part / "references.jsonl", spoken),
         }
-        (DATA / part / "VERSION.json").write_text(json.dumps(version, indent=2) + "\n")
+        with whole(DATA / part / "VERSION.json") as partial:
+            partial.write_text(json.dumps(version, indent=2) + "\n")

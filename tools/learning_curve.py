@@ -18,6 +18,7 @@ import pandas as pd
 from intp.adapters.base import Adapter
 from intp.corpus import read_manifest
 from intp.evaluate import judge, speak
+from intp.files import whole
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.paths import DATA, ROOT, WORK
@@ -65,11 +66,11 @@ def main() -> None:
     params = load_params()
     training = [row for name in CORPORA for row in read_manifest(DATA / name)][:-HELD_OUT]
     prompts = held_out_prompts("development", options.items, ["regular"])
-    whole = params.pretraining[NAME].steps
+    full = params.pretraining[NAME].steps
     rows = []
-    for point in [*grid, {"keep": 1, "steps": whole}]:
+    for point in [*grid, {"keep": 1, "steps": full}]:
         keep, steps = point["keep"], point["steps"]
-        if (keep, steps) == (1, whole):
+        if (keep, steps) == (1, full):
             adapter = load_adapter("ars", params)
             log = ROOT / "results" / "pretraining" / f"{NAME}.jsonl"
         else:
@@ -80,7 +81,8 @@ def main() -> None:
         row |= {name: last[name] for name in ("held_out_en", "held_out_zh")}
         rows.append(row | measured(adapter, prompts, params, f"keep {keep}, {steps} steps"))
         print(rows[-1], flush=True)
-        pd.DataFrame(rows).to_csv(OUT, index=False, lineterminator="\n")
+        with whole(OUT) as partial:
+            pd.DataFrame(rows).to_csv(partial, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import soundfile
 
 from intp.audio import SAMPLE_RATE, check_audio, resample
 from intp.corpus import Utterance, write_shard
+from intp.files import whole
 from intp.paths import DATA, WORK
 
 KOKORO = WORK / "kokoro"
@@ -63,9 +64,8 @@ def fetch_kokoro() -> None:
     )
     if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
         raise RuntimeError(f"{KOKORO}: the joined weights have another sha256; delete and rerun")
-    partial = KOKORO / "model.partial"
-    partial.write_bytes(weights)
-    partial.replace(KOKORO / "model.onnx")
+    with whole(KOKORO / "model.onnx") as partial:
+        partial.write_bytes(weights)
 
 
 @lru_cache
@@ -124,10 +124,8 @@ def cached(utterance: Utterance) -> Path:
 
 def record(utterance: Utterance) -> str:
     """Speak one utterance into the cache."""
-    path = cached(utterance)
-    partial = path.with_suffix(".partial")
-    soundfile.write(partial, speak(utterance), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    partial.replace(path)
+    with whole(cached(utterance)) as partial:
+        soundfile.write(partial, speak(utterance), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return utterance.id
 
 
@@ -169,7 +167,8 @@ def write_corpus(
         here = ((row.id, samples(row)) for row in rows if row.shard == name)
         write_shard(folder / name, here, SAMPLE_RATE, "opus")
     text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-    (folder / "manifest.jsonl").write_text(text, "utf-8")
+    with whole(folder / "manifest.jsonl") as partial:
+        partial.write_text(text, "utf-8")
 
 
 def read_lines(path: Path) -> list[dict]:

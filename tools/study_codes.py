@@ -17,6 +17,7 @@ from torch import Tensor
 
 from intp.audio import log_mel
 from intp.corpus import read_audio, read_manifest
+from intp.files import whole
 from intp.models import load_tokenizer
 from intp.paths import DATA, ROOT
 from networks.tokenizer import SpeechTokenizer
@@ -65,7 +66,8 @@ def main() -> None:
     table = pd.DataFrame(made).groupby(["condition", "direction"], sort=False)["error"]
     table = table.agg(["size", "mean"]).round(2).reset_index()
     table = table.rename(columns={"size": "n", "mean": "phoneme error"})
-    table.to_csv(OUT, index=False, lineterminator="\n")
+    with whole(OUT) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
     print(table.to_string(index=False))
 
 

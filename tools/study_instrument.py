@@ -13,6 +13,7 @@ import soundfile
 import torch
 
 from intp.audio import griffin_lim, log_mel
+from intp.files import whole
 from intp.models import load_tokenizer
 from intp.params import load_params
 from intp.paths import ROOT
@@ -70,8 +71,8 @@ def main() -> None:
     table = pd.DataFrame(made).groupby(["condition", "language"], sort=False)["error"]
     table = table.agg(["size", "mean"]).round(2).reset_index()
     table = table.rename(columns={"size": "n", "mean": "error"})
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(OUT, index=False, lineterminator="\n")
+    with whole(OUT) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
     print(table.to_string(index=False))
 
 

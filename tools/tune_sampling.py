@@ -14,6 +14,7 @@ import pandas as pd
 
 from intp.audio import SAMPLE_RATE
 from intp.evaluate import judge, speak
+from intp.files import whole
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.paths import ROOT
@@ -24,12 +25,10 @@ from tools.grid import combinations
 
 def keep(row: dict, path: Path, digits: str | None = None) -> None:
     """Append a row to a table (CSV) of what was tried; the table is replaced whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
     old = [pd.read_csv(path)] if path.is_file() else []
     table = pd.concat([*old, pd.DataFrame([row])])
-    table.to_csv(partial, index=False, lineterminator="\n", float_format=digits)
-    partial.replace(path)
+    with whole(path) as partial:
+        table.to_csv(partial, index=False, lineterminator="\n", float_format=digits)
 
 
 def judged(audio: dict[str, np.ndarray], prompts: pd.DataFrame, params: Params, label: str) -> dict:

@@ -18,6 +18,7 @@ from intp.adapters.base import Adapter
 from intp.adapters.flow_matching import FlowMatchingAdapter, FlowMatchingConfig
 from intp.adapters.masked import MaskedAdapter, MaskedConfig
 from intp.corpus import Utterance, mel_cache, read_manifest
+from intp.files import whole
 from intp.models import load_tokenizer
 from intp.params import Params, Pretraining, load_params
 from intp.paths import CHECKPOINTS, DATA, ROOT, WORK
@@ -94,9 +95,8 @@ def finish(
     )  # fmt: skip
     for weight in adapter.model.parameters():
         weight.data = weight.data.to(torch.bfloat16)
-    out = work / f"{name}.safetensors"
-    adapter.save(out.with_suffix(".partial"))
-    out.with_suffix(".partial").replace(out)
+    with whole(work / f"{name}.safetensors") as unfinished:
+        adapter.save(unfinished)
 
 
 def train_tokenizer(params: Params, work: Path) -> None:
@@ -264,17 +264,15 @@ def record(name: str, log: pd.DataFrame) -> None:
     }
     old = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=list(row))
     table = pd.concat([old[old["stage"] != name], pd.DataFrame([row])])
-    unfinished = path.with_suffix(".partial")
-    table.sort_values("stage").to_csv(unfinished, index=False, lineterminator="\n")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        table.sort_values("stage").to_csv(unfinished, index=False, lineterminator="\n")
 
 
 def place(made: Path, out: Path) -> None:
     """Copy a file to where it belongs, whole or not at all."""
-    unfinished = out.with_suffix(".partial")
-    shutil.copy(made, unfinished)
     # Replaced, since it may be a link into DVC's cache, which writing through it would spoil.
-    unfinished.replace(out)
+    with whole(out) as unfinished:
+        shutil.copy(made, unfinished)
 
 
 def main() -> None:

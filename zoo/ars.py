@@ -14,6 +14,7 @@ from tqdm import tqdm
 from intp.adapters.ar import ARAdapter
 from intp.adapters.base import weights_key
 from intp.corpus import Utterance
+from intp.files import whole
 from intp.losses import IGNORE, ar_logps
 from networks.tokenizer import SpeechTokenizer
 from zoo.keys import key
@@ -96,10 +97,9 @@ def cached_segments(
     cache = folder / f"{key(weights_key(tokenizer), VERSIONS, heard)}.pt"
     if not cache.is_file():
         made = segments(tokenizer, rows, mels)
-        cache.parent.mkdir(parents=True, exist_ok=True)
         plain = {k: [(s.tokens.short(), s.phoneme.short()) for s in v] for k, v in made.items()}
-        torch.save(plain, cache.with_suffix(".partial"))
-        cache.with_suffix(".partial").replace(cache)
+        with whole(cache) as partial:
+            torch.save(plain, partial)
     plain = torch.load(cache, weights_only=True)
     return {k: [Segment(t.long(), p.long()) for t, p in v] for k, v in plain.items()}
 

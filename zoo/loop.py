@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from intp.device import precision
+from intp.files import whole
 from zoo.muon import optimizers
 
 Optimizers = list[torch.optim.Optimizer]
@@ -103,8 +104,8 @@ def save(
     """Keep what `resume` needs, whole, then add `row` to the log."""
     state = {"model": model.state_dict(), "step": done, "seconds": seconds}
     state["optimizers"] = [optimizer.state_dict() for optimizer in steppers]
-    torch.save(state, work / "last.partial")
-    (work / "last.partial").replace(work / "last.pt")
+    with whole(work / "last.pt") as partial:
+        torch.save(state, partial)
     with (work / "log.jsonl").open("a") as log:
         log.write(json.dumps({"step": done, "seconds": round(seconds, 1)} | row) + "\n")
 

@@ -23,6 +23,7 @@ from random import Random
 from tqdm import tqdm
 
 from intp.corpus import read_manifest
+from intp.files import whole
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS, DATA, WORK
 from texts.phonemes import HAN, phonemise
@@ -257,11 +258,9 @@ def collect(params: Params) -> list[Line]:
         )
         words = {"en": english_words(english), "zh": list(islice(chinese_words(), WORDS))}
         made = lines({"en": english, "zh": chinese}, words, params.seed)
-        partial = kept.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
+        with whole(kept) as partial, partial.open("w", encoding="utf-8") as file:
             for line in made:
                 file.write(json.dumps(asdict(line), ensure_ascii=False) + "\n")
-        partial.replace(kept)
     return [Line(**row | {"places": tuple(row["places"])}) for row in json_lines(kept)]
 
 

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from intp.adapters.base import Adapter, Example, weights_key
+from intp.files import whole
 from intp.mining import known_variant
 from intp.params import Params
 from intp.paths import WORK
@@ -87,11 +88,10 @@ def align(
     """
     work = WORK / "align" / out.stem / fingerprint(adapter, pairs, rule)
     run = train(adapter, pairs, rule, work, progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
     processes = PartialState()
     if processes.is_main_process:
-        adapter.save(out.with_suffix(".partial"))
-        out.with_suffix(".partial").replace(out)
+        with whole(out) as partial:
+            adapter.save(partial)
     processes.wait_for_everyone()
     return pd.DataFrame(run.log)
 

@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from intp.audio import decode, log_mel
+from intp.files import whole
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,7 @@ def write_shard(path: Path, audio: Iterator[tuple[str, np.ndarray]], rate: int, 
     FLAC is byte-stable; an Ogg stream has a random serial number, so Opus is not.
     """
     settings = {"opus": ("OGG", "OPUS"), "flac": ("FLAC", "PCM_16")}[form]
-    partial = path.with_suffix(".partial")
-    with tarfile.open(partial, "w") as tar:
+    with whole(path) as partial, tarfile.open(partial, "w") as tar:
         for name, samples in audio:
             buffer = io.BytesIO()
             soundfile.write(buffer, samples, rate, format=settings[0], subtype=settings[1])
@@ -82,7 +82,6 @@ def write_shard(path: Path, audio: Iterator[tuple[str, np.ndarray]], rate: int, 
             member.size = buffer.getbuffer().nbytes  # FLAC ends with its header rewritten
             buffer.seek(0)
             tar.addfile(member, buffer)
-    partial.replace(path)
 
 
 def mel_cache(folder: Path, cache: Path) -> dict[str, torch.Tensor]:
@@ -92,8 +91,6 @@ def mel_cache(folder: Path, cache: Path) -> dict[str, torch.Tensor]:
     from tqdm import tqdm
 
     mels = {n: log_mel(x).half() for n, x in tqdm(read_audio(folder), desc="log-mel", unit="utt")}
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(".partial")
-    torch.save(mels, partial)
-    partial.replace(cache)
+    with whole(cache) as partial:
+        torch.save(mels, partial)
     return mels

@@ -12,6 +12,7 @@ import pandas as pd
 from intp.adapters.base import Adapter
 from intp.audio import SAMPLE_RATE
 from intp.corpus import write_shard
+from intp.files import whole
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.paths import CHECKPOINTS
@@ -82,16 +83,14 @@ def evaluate(
     """Scores of one model on `frame`, one row a prompt; `keep` is a folder for what it said."""
     audio = speak(adapter, frame, sampling, params.seed, progress)
     if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
         write_shard(keep / "speech.tar", iter(audio.items()), SAMPLE_RATE, "flac")
     return judge(audio, frame, params, progress)
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
     """Write scores as CSV, whole; five decimals, so that they are small and read the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scores.round(5).to_csv(path.with_suffix(".partial"), index=False, lineterminator="\n")
-    path.with_suffix(".partial").replace(path)
+    with whole(path) as partial:
+        scores.round(5).to_csv(partial, index=False, lineterminator="\n")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from intp.evaluate import judge
+from intp.files import whole
 from intp.mining import check_pairs, inter_pairs, intra_pairs, perturbed_pairs
 from intp.params import Params, load_params
 from intp.prompts import read_prompts
@@ -73,9 +74,8 @@ def contest(judged: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:
     """Write a table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path.with_suffix(".partial"), index=False)
-    path.with_suffix(".partial").replace(path)
+    with whole(path) as partial:
+        frame.to_parquet(partial, index=False)
 
 
 def main() -> None:

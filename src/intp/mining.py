@@ -171,7 +171,7 @@ def arena(inter: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def shuffled_preferences(pairs: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The negative control: each pair's roles exchanged by a fair coin, for a random half."""
+    """The negative control: the roles exchanged in a random half of the pairs."""
     flip = pairs.sample(frac=0.5, random_state=seed).index
     swapped = pairs.copy()
     for column in [c for c in pairs.columns if c.startswith("chosen")]:

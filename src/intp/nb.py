@@ -32,6 +32,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from ruamel.yaml import YAML
 
+from intp.files import whole
 from intp.params import ParamsError, load_params
 from intp.paths import ROOT, WORK, reports, results
 from report import clean
@@ -143,7 +144,6 @@ def stage(name: str, scale: str, notebook: Path | None = None) -> Iterator[None]
 
 def record(name: str, seconds: float, path: Path) -> None:
     """Replace the row of stage `name` in a table of timings, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     WORK.mkdir(exist_ok=True)
     with (WORK / "timings.lock").open("w") as lock:  # two stages may end at once
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -154,12 +154,10 @@ def _replace_row(name: str, seconds: float, path: Path) -> None:
     rows = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.is_file() else []
     row = {"stage": name, "seconds": f"{seconds:.1f}", "device": device()}
     table = {r["stage"]: r for r in rows} | {name: row}
-    draft = path.with_suffix(".draft")
-    with draft.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(table.values())
-    draft.replace(path)
 
 
 def device() -> str:
@@ -205,8 +203,8 @@ def execute(notebook: Path, name: str, values: dict[str, object]) -> Path:
             if draft.is_file():
                 draft.replace(failed)
             raise CellError(f"{notebook.name}, kept in {failed}: {error}") from error
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(clean.text(clean.normalise(executed)), "utf-8")
+    with whole(report) as partial:
+        partial.write_text(clean.text(clean.normalise(executed)), "utf-8")
     return report
 
 

@@ -18,6 +18,7 @@ import torch
 from intp.adapters.base import Adapter, Prompt, weights_key
 from intp.audio import SAMPLE_RATE
 from intp.corpus import read_audio, write_shard
+from intp.files import whole
 from intp.mining import sampling_label
 from intp.models import load_adapter
 from intp.params import load_params
@@ -82,8 +83,8 @@ def _shards(
             _shard(adapter, model, prompts, samplings, part, seed, rows, label)
     parts = [pd.read_parquet(rows) for rows in sorted(work.glob("shard-*.parquet"))]
     manifest = pd.concat(parts, ignore_index=True)
-    manifest.to_parquet(work / "manifest.partial", index=False)
-    (work / "manifest.partial").replace(work / "manifest.parquet")
+    with whole(work / "manifest.parquet") as partial:
+        manifest.to_parquet(partial, index=False)
 
 
 def _shard(
@@ -116,8 +117,8 @@ def _shard(
                 "representation": adapter.representation,
             })  # fmt: skip
     write_shard(rows.with_suffix(".tar"), iter(audio), SAMPLE_RATE, "flac")
-    pd.DataFrame(made).to_parquet(rows.with_suffix(".partial"), index=False)
-    rows.with_suffix(".partial").replace(rows)
+    with whole(rows) as partial:
+        pd.DataFrame(made).to_parquet(partial, index=False)
 
 
 def read_speech(folder: Path, wanted: set[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from intp.adapters.base import Adapter, Draw, Example, draw
 from intp.device import precision
+from intp.files import whole
 from intp.losses import preference_loss
 
 
@@ -142,9 +143,8 @@ def cached_scores(adapter: Adapter, pairs: Sequence[Pair], recipe: Recipe, work:
         if epoch == 0 or adapter.stochastic:
             found = reference_scores(adapter, pairs, recipe, epoch)
         scores |= {f"{epoch}/{name}": value for name, value in found.items()}
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(scores))
-    partial.replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(scores))
     return scores
 
 
@@ -368,8 +368,8 @@ def keep_best(
     weights = accelerator.get_state_dict(model)
     if accelerator.is_main_process and error < min(known, default=float("inf")):
         # Copies, since safetensors takes no two names of one tensor, as tied embeddings have.
-        save_file({k: v.clone().contiguous() for k, v in weights.items()}, work / "best.partial")
-        (work / "best.partial").replace(work / "best.safetensors")
+        with whole(work / "best.safetensors") as partial:
+            save_file({k: v.clone().contiguous() for k, v in weights.items()}, partial)
 
 
 def save_state(accelerator: Accelerator, work: Path, log: list[dict[str, float]]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from intp.files import whole
 from intp.params import Listening
 from listening.schema import QUESTIONS
 
@@ -129,10 +130,8 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the test as JSON, whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
-        path.with_suffix(".partial").write_text(text, "utf-8")
-        path.with_suffix(".partial").replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1), "utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "Plan":

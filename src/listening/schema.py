@@ -104,6 +104,8 @@ def read_answers(path: Path) -> pd.DataFrame:
     for file in files:
         if file.suffix == ".parquet":
             frame = pd.read_parquet(file)
+        elif not file.stat().st_size:
+            raise AnnotationError(f"{file}: empty, nobody answered; delete it")
         else:
             frame = pd.read_csv(file, dtype=str, keep_default_na=False)
         frames.append(check_answers(frame, str(file)))

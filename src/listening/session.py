@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from intp.files import whole
 from intp.paths import ROOT
 from listening.design import Plan, Presentation
 from listening.schema import COLUMNS, QUESTIONS, Answer, check_answers, read_answers
@@ -88,8 +89,8 @@ class Session:
         if not free:
             raise SessionError(f"all {self.plan.listeners} places of this test are taken")
         values = asdict(self.sheet) | {"slot": free[0], "began": self.now(), "test": self.plan.id}
-        path.with_suffix(".partial").write_text(json.dumps(values, ensure_ascii=False), "utf-8")
-        path.with_suffix(".partial").replace(path)
+        with whole(path) as partial:
+            partial.write_text(json.dumps(values, ensure_ascii=False), "utf-8")
         return free[0]
 
     def _answered(self) -> int:
@@ -99,8 +100,8 @@ class Session:
         text = self.path.read_text("utf-8")
         if not text.endswith("\n"):
             text = text[: text.rfind("\n") + 1]
-            self.path.with_suffix(".partial").write_text(text, "utf-8")
-            self.path.with_suffix(".partial").replace(self.path)
+            with whole(self.path) as partial:
+                partial.write_text(text, "utf-8")
         return max(0, len(text.splitlines()) - 1)
 
     @property
@@ -157,9 +158,8 @@ def export(plan: Plan, folder: Path, path: Path) -> pd.DataFrame:
     Raises FileNotFoundError if nobody answered, AnnotationError for a table that is not sound.
     """
     answers = read_answers(folder / plan.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    answers.to_csv(path.with_suffix(".partial"), index=False, lineterminator="\n")
-    path.with_suffix(".partial").replace(path)
+    with whole(path) as partial:
+        answers.to_csv(partial, index=False, lineterminator="\n")
     return check_answers(answers, str(path))
 
 

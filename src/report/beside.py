@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from intp.files import whole
 from report.evidence import files_of
 from report.paper import paper_cells
 from report.tables import QUALITY
@@ -160,8 +161,6 @@ def write_all(cells: pd.DataFrame, folder: Path) -> None:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a file whole: under another name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(path.suffix + ".partial")
-    draft.write_text(text, "utf-8")
-    draft.replace(path)
+    """Write a file whole."""
+    with whole(path) as partial:
+        partial.write_text(text, "utf-8")

@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from intp.files import whole
 from intp.paths import NOTEBOOKS, ROOT
 
 METADATA = {
@@ -81,10 +82,9 @@ def clean(path: Path) -> bool:
     """Strip a file in place, whole or not at all; whether that changed it."""
     before, after = path.read_text("utf-8"), text(source(path))
     if before != after:
-        partial = path.with_suffix(".partial")
-        partial.write_text(after, "utf-8")
-        shutil.copymode(path, partial)
-        partial.replace(path)
+        with whole(path) as partial:
+            partial.write_text(after, "utf-8")
+            shutil.copymode(path, partial)
     return before != after
 
 

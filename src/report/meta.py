@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from intp.files import whole
 from intp.paths import CHECKPOINTS, DATA, ROOT
 
 PACKAGES = ("torch", "torchaudio", "transformers", "accelerate", "jiwer")
@@ -47,7 +48,6 @@ def write_meta(scores: Mapping[str, pd.DataFrame], path: Path) -> dict:
         | {p.name: digest([p]) for p in sorted(CHECKPOINTS.glob("*.safetensors"))},
         "src_sha256": digest((ROOT / "src").rglob("*.py")),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".partial").write_text(json.dumps(meta, indent=2) + "\n")
-    path.with_suffix(".partial").replace(path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps(meta, indent=2) + "\n")
     return meta

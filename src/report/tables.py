@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from intp.files import whole
 from intp.mining import answers
 from intp.params import Params
 from report.paper import paper_cells
@@ -184,10 +185,9 @@ def write_table(
     for name in ("value", "low", "high"):
         if not pd.api.types.is_string_dtype(frame[name]):  # Table 1b holds texts
             frame[name] = frame[name].astype(float).round(4)
-    path.parent.mkdir(parents=True, exist_ok=True)
     frame = frame[CELL_COLUMNS]
-    frame.to_csv(path.with_suffix(".partial"), index=False, lineterminator="\n")
-    path.with_suffix(".partial").replace(path)
+    with whole(path) as partial:
+        frame.to_csv(partial, index=False, lineterminator="\n")
     return frame
 
 

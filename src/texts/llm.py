@@ -18,6 +18,7 @@ from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import Any
 
+from intp.files import whole
 from texts.homophones import Reader, heard
 from texts.transforms import Backend, Refused, Transformed, check
 
@@ -137,7 +138,8 @@ class Chat:
                 "endpoint": self.endpoint, "model": self.model, "temperature": self.temperature,
                 "kind": kind, "lang": lang, "before": text, "after": after, "note": made.note,
             }  # fmt: skip
-            write_whole(path, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+            with whole(path, f"-{os.getpid()}-{threading.get_ident()}") as partial:
+                partial.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", "utf-8")
             return made
         raise Nonsense(f"{self.model}: {self.tries} answers, none usable: {refused}") from refused
 
@@ -229,11 +231,3 @@ def tidy(answer: str) -> str:
     if len(text) > 1 and QUOTES.get(text[0]) == text[-1] and text.count(text[0]) <= 2:
         text = text[1:-1]
     return re.sub(r"\s+", " ", text).strip()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all, whoever else writes it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    part.write_text(text, "utf-8")
-    part.replace(path)

@@ -72,7 +72,8 @@ def draw(pair: str, example: Example, seed: int, *, share_noise: bool = False) -
 
 @dataclass(frozen=True)
 class Speech:
-    """One synthesised answer: samples [N] at 16 kHz, the model's own representation, its seed."""
+    """One synthesised answer: samples [N] at 16 kHz, the model's own representation, its seed, and
+    whether it ended by itself: not cut at `max_seconds`."""
 
     samples: np.ndarray
     target: Tensor
