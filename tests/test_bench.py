@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from intp.paths import ROOT
-from tools import tune_dpo, tune_sampling
+from tools import grid, tune_dpo, tune_sampling
 from tools.bench_trainer import code_lines, peak_mib
 
 TEXT = '''"""A module,
@@ -66,11 +66,11 @@ def test_what_was_tried_before_survives_a_row_that_cannot_be_written(tmp_path: P
 
     path = tmp_path / "development" / "x.csv"
     for number in range(3):
-        tune_sampling.keep({"steps": number, f"only {number}": 0.123456}, path, "%.3g")
+        grid.keep({"steps": number, f"only {number}": 0.123456}, path, "%.3g")
     before = path.read_text()
     assert before.splitlines()[3] == "2,,,0.123"
     with pytest.raises(KeyboardInterrupt):
-        tune_sampling.keep({"a new column": Broken()}, path)
+        grid.keep({"a new column": Broken()}, path)
     assert path.read_text() == before
 
 

@@ -27,8 +27,7 @@ from intp.prompts import held_out_prompts, read_prompts
 from intp.trainer import Scores, reference_scores
 from report.statistics import paired
 from report.tables import SETS, estimated, with_clamped
-from tools.grid import combinations
-from tools.tune_sampling import keep
+from tools.grid import combinations, keep
 
 MEASURES = ["error", "clamped", "sim", "seconds"]
 OUT = ROOT / "results" / "development" / "dpo.csv"

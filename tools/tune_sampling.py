@@ -7,28 +7,18 @@ in disguise. Appends to results/development/<model>_sampling.csv, combination by
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from intp.audio import SAMPLE_RATE
 from intp.evaluate import judge, speak
-from intp.files import whole
 from intp.models import load_adapter
 from intp.params import Params, load_params
 from intp.paths import ROOT
 from intp.prompts import held_out_prompts
 from report.tables import estimated
-from tools.grid import combinations
-
-
-def keep(row: dict, path: Path, digits: str | None = None) -> None:
-    """Append a row to a table (CSV) of what was tried; the table is replaced whole."""
-    old = [pd.read_csv(path)] if path.is_file() else []
-    table = pd.concat([*old, pd.DataFrame([row])])
-    with whole(path) as partial:
-        table.to_csv(partial, index=False, lineterminator="\n", float_format=digits)
+from tools.grid import combinations, keep
 
 
 def judged(audio: dict[str, np.ndarray], prompts: pd.DataFrame, params: Params, label: str) -> dict:
