@@ -22,7 +22,10 @@ SHARING = {"two_cpu": "MULTI_CPU", "fsdp": "FSDP"}
 def run(out: Path, *launcher: str) -> dict:
     """What `tests/processes.py` reports of its runs, by way."""
     out.mkdir()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    environment = os.environ | {
+        "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
     done = subprocess.run(
         [*(launcher or [sys.executable]), str(ROOT / "tests" / "processes.py"), str(out)],
         capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300,
