@@ -104,3 +104,9 @@ def test_torch_torchaudio_transformers_and_accelerate_import_together():
     code = "import torch, torchaudio, transformers, accelerate; print('ok')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+def test_jsonschema_builds_no_grammar_at_every_start():
+    code = "import sys, jsonschema; print('rfc3987_syntax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
