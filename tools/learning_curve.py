@@ -1,6 +1,6 @@
 """Error of ARS against training and against data: which of the two would help most.
 
-    python -m tools.learning_curve keep=1,4 steps=300,1200
+    python -m tools.learning_curve keep=1,4 steps=150,600
 
 One model for each combination, pretrained from scratch on one in `keep` training utterances for so
 many steps (recipe and schedule of `pretraining.ars-mini`), beside the committed checkpoint. What
@@ -62,7 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     grid = list(combinations(options.grid))
     if grid[0].keys() != {"keep", "steps"}:
-        parser.error("expected keep=… and steps=…, as in keep=1,4 steps=300,1200")
+        parser.error("expected keep=… and steps=…, as in keep=1,4 steps=150,600")
     params = load_params()
     training = [row for name in CORPORA for row in read_manifest(DATA / name)][:-HELD_OUT]
     prompts = held_out_prompts("development", options.items, ["regular"])
