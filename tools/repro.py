@@ -2,8 +2,8 @@
 
 DVC runs one stage after another, but its processes may share a workspace. Each process here
 reproduces one stage whose dependencies are done; every stage keeps to one thread (`intp.nb`), so
-tables do not depend on how many run beside each other. A stage is forced if one it depends on ran:
-`--force-downstream` of `dvc repro`.
+tables do not depend on how many run beside each other. As with `dvc repro`, a stage runs if what it
+reads has changed, not because a stage before it ran.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from tqdm import tqdm
 from intp.params import ParamsError, load_params
 from intp.paths import results
 
-UNCHANGED = 3  # exit status of a process that found nothing to do
 GIVEN = "data and frozen stages"
 
 
@@ -72,10 +71,10 @@ def recorded_seconds() -> dict[str, float]:
     return known
 
 
-def single(names: list[str], force: bool) -> int:
-    """Reproduce these stages, whatever others need; returns a process's exit status."""
+def single(names: list[str]) -> None:
+    """Reproduce these stages if they changed, whatever others need."""
     with Repo(_wait_for_lock=True) as repo:
-        return 0 if repo.reproduce(names, single_item=True, force=force) else UNCHANGED
+        repo.reproduce(names, single_item=True)
 
 
 class Lanes:
@@ -87,9 +86,9 @@ class Lanes:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.rest, self.doing = {}, {}  # what no line end has followed yet; the last progress bar
 
-    def start(self, name: str, stages: list[str], force: bool) -> None:
+    def start(self, name: str, stages: list[str]) -> None:
         """Reproduce `stages`, known as `name`, in a process of its own."""
-        command = [sys.executable, "-m", "tools.repro", *["--force"][:force], "--single", *stages]
+        command = [sys.executable, "-m", "tools.repro", "--single", *stages]
         # Its copy of the lock of `tools.scale` guards the swap for as long as it lives.
         how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "close_fds": False}
         self.running[name] = process = subprocess.Popen(command, **how)
@@ -144,18 +143,16 @@ def reproduce(jobs: int, keep_going: bool = False) -> list[str]:
         print("nothing to do: every stage is up to date")
     waits = {name: {other for other, needs in after.items() if name in needs} for name in after}
     urgent, lanes = urgency(waits, recorded_seconds()), Lanes(len(waiting))
-    forced, failed = set(), []
+    failed = []
     while waiting or lanes.running:
         ready = [name for name, needs in waiting.items() if needs <= done]
         ready.sort(key=urgent.__getitem__, reverse=True)
         for name in ready[: jobs - len(lanes.running)]:
             del waiting[name]
-            lanes.start(name, given if name == GIVEN else [name], name in forced)
+            lanes.start(name, given if name == GIVEN else [name])
         for name, status in lanes.finished():
-            if status in (0, UNCHANGED):
+            if status == 0:
                 done.add(name)
-                if status == 0 and name != GIVEN:
-                    forced |= waits[name]
                 continue
             failed.append(name)
             lost = _all_after(name, waits) if keep_going else waiting.keys()
@@ -172,14 +169,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=jobs, help=f"stages at a time ({jobs})")
     parser.add_argument("--keep-going", action="store_true", help="do what no failure prevents")
     parser.add_argument("--single", nargs="+", metavar="STAGE", help="these and nothing else")
-    parser.add_argument("--force", action="store_true", help="with --single, changed or not")
     options = parser.parse_args()
     if options.jobs < 1:
         parser.error(f"--jobs: expected 1 or more, got {options.jobs}")
     try:
         os.chdir(Repo.find_root())
         if options.single:
-            return single(options.single, options.force)
+            single(options.single)
+            return 0
         failed = reproduce(options.jobs, options.keep_going)
     except (DvcException, ParamsError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
