@@ -118,6 +118,11 @@ def run(scale: str, command: list[str]) -> int:
         try:
             if scale != load_params().scale:
                 _swap_in(scale)
+            elif PARAMS_FILE.read_bytes() != (PARAMS / f"{scale}.yaml").read_bytes():
+                print(
+                    f"params.yaml and params/{scale}.yaml differ: this run reads params.yaml",
+                    file=sys.stderr,
+                )
             # The child holds the lock too: nobody swaps back under a command that outlived us.
             child = subprocess.Popen(command, pass_fds=[lock], **settings)
             status = child.wait()
