@@ -1,5 +1,7 @@
 """The cheap part of `make dry-paper`: tiny checkpoints in published layouts load, speak and score."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import intp.models
 from intp.adapters.base import Example
 from intp.models import load_adapter
 from intp.params import Params
-from intp.paths import DATA
+from intp.paths import DATA, ROOT
 from intp.prompts import Prompt
 from networks import ar_upstream, f5, maskgct_upstream
 from texts.glosses import read_lexicon
@@ -93,6 +95,19 @@ def test_every_run_of_paper_is_walked(params: Params):
     assert {step.name for step in steps if "speech" in step.name} == {
         "speech@ars", "speech@f5", "speech@maskgct",
     }  # fmt: skip
+
+
+def test_the_copy_has_what_git_keeps_and_no_stage_of_it_makes(tmp_path: Path, params: Params):
+    tree = tmp_path / "tree"
+    dry_paper.copy_tree(tree)
+    shutil.copy(Path(params.models["ars"].checkpoint).parents[1] / "params.yaml", tree)
+    steps = [step for step in dry_paper.stages(tree) if not step.frozen]
+    made = {out for step in steps for out in step.outs}
+    read = {dep for step in steps for dep in step.deps}
+    git = ["git", "ls-files", "-z", "--", *(read - made)]
+    kept = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert any(name.startswith("results/pretraining") for name in kept.split("\0"))
+    assert [name for name in kept.split("\0") if not (tree / name).exists()] == []
 
 
 def test_the_endpoint_speaks_the_protocol(tmp_path: Path, monkeypatch):

@@ -32,6 +32,7 @@ from tools.tiny.endpoint import served
 WALK = WORK / "dry-paper"
 NOTE = "random weights"
 LEFT_OUT = ("store/", "results/", "tests/", "docs/", ".dvc/", "locks/")
+KEPT = ("results/paper/", "results/pretraining")  # no stage of this scale makes them
 NOTEBOOKS = {
     "intp.adapters.ar": "04_dpo_ar",
     "intp.adapters.flow_matching": "05_dpo_flow_matching",
@@ -105,11 +106,11 @@ def write_params(path: Path, changes: Mapping[str, object]) -> Params:
 
 
 def copy_tree(tree: Path) -> None:
-    """What git keeps, but for results, tests and the store; data/ is a link, as nobody writes there."""
+    """What git keeps, but for new results, tests and the store; data/ is a link, as nobody writes there."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, done.stdout.split("\0")):
-        wanted = not name.startswith(LEFT_OUT) or name.startswith("results/paper/")
+        wanted = name.startswith(KEPT) or not name.startswith(LEFT_OUT)
         if wanted and (ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tree / name)
