@@ -276,8 +276,9 @@ def test_wavlm_tdnn(tmp_path: Path) -> None:
     judge = build_similarity("wavlm-tdnn", path)
     assert isinstance(judge, WavLMSimilarity)
     clips = [noise(1.0, 1), noise(2.0, 2), noise(0.1, 3), np.zeros(RATE, np.float32)]
+    clips += [noise(0.03, 4), noise(0.01, 5)]  # of one frame, of less
     vectors = judge.embed(clips)
-    assert vectors.shape == (4, 12)
+    assert vectors.shape == (6, 12)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     louder = judge.embed([3 * clips[0] + 0.1])
     assert np.allclose(louder, vectors[:1], atol=1e-3), "the waveform is layer-normalised"

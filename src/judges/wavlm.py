@@ -110,8 +110,8 @@ class WavLMSimilarity:
 
     @torch.inference_mode()
     def _embed(self, clip: np.ndarray) -> np.ndarray:
-        """Embedding [D] of samples [N]; a clip too short for one frame is padded with silence."""
-        wave = F.pad(torch.from_numpy(clip), (0, max(0, 400 - len(clip))))[None].to(self.device)
+        """Embedding [D] of samples [N], padded to the two frames that the norm needs."""
+        wave = F.pad(torch.from_numpy(clip), (0, max(0, 720 - len(clip))))[None].to(self.device)
         share = torch.softmax(self.head["feature_weight"], dim=0)[:, None, None, None]
         x = F.instance_norm((share * self.hidden_states(wave)).sum(dim=0).transpose(1, 2) + 1e-6)
         x = self._conv(x, "layer1.conv", "layer1.bn")
