@@ -74,8 +74,8 @@ class Step:
 
 
 def overrides(endpoint: str, every: bool = False) -> dict[str, object]:
-    """What differs from params/paper.yaml: the endpoint's address and sizes, by dotted name; unless
-    `every`, of each group of ablations only the first run."""
+    """What differs from params/paper.yaml: the endpoint's address, sizes and the clamp, by dotted
+    name; unless `every`, of each group of ablations only the first run."""
     paper = YAML(typ="safe").load((PARAMS / "paper.yaml").read_text("utf-8"))
     published = paper["models"]
     sizes = {f"models.{m}.config": published[m]["config"] | s for m, s in models.SIZES.items()}
